@@ -1,0 +1,120 @@
+"""Audio files in and out, by way of soundfile."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from .errors import InvalidAudioError, MissingDependencyError, OutputExistsError
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = (".wav", ".flac", ".ogg")
+"""Endings of the audio files that can be written."""
+
+
+def read_audio(path: str | os.PathLike[str]) -> tuple[torch.Tensor, int]:
+    """An audio file as (waveform [channels, samples] of float32 in -1..1, sample rate in Hz).
+
+    Raises:
+        InvalidAudioError: there is no such file, it is no audio, it is empty, or it holds NaN or infinity.
+        MissingDependencyError: soundfile is not installed.
+    """
+    import torch
+
+    soundfile = _soundfile()
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidAudioError(f"{path}: there is no such file.")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        reason = str(error.error_string).rstrip(".")
+        raise InvalidAudioError(f"{path}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error
+    wave = torch.from_numpy(samples).T.contiguous()
+    if wave.shape[1] == 0:
+        raise InvalidAudioError(f"{path}: holds no samples.")
+    if not bool(torch.isfinite(wave).all()):
+        raise InvalidAudioError(f"{path}: holds samples that are NaN or infinite.")
+    return wave, rate
+
+
+def write_audio(
+    path: str | os.PathLike[str],
+    wave: torch.Tensor,
+    sample_rate: int,
+    *,
+    subtype: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write [channels, samples] to a file, whole or not at all.
+
+    Args:
+        path: its ending chooses the format.
+        wave: float samples; what exceeds -1..1 is clipped by integer formats.
+        sample_rate: in Hz.
+        subtype: libsndfile's name for the encoding, such as "PCM_16" or "FLOAT"; None for the format's usual.
+        overwrite: replace a file that is there.
+
+    Raises:
+        OutputExistsError: the file exists and `overwrite` is False.
+        InvalidAudioError: the ending or subtype is unknown, or the folder cannot be written to.
+        MissingDependencyError: soundfile is not installed.
+    """
+    soundfile = _soundfile()
+    path = Path(path)
+    check_writable(path, overwrite=overwrite)
+    file_format = path.suffix[1:].upper()
+    if subtype is not None and not soundfile.check_format(file_format, subtype):
+        known = ", ".join(sorted(soundfile.available_subtypes(file_format)))
+        raise InvalidAudioError(f"{path}: {file_format} has no encoding {subtype!r}; it has {known}.")
+    try:
+        with replacing(path) as temporary:
+            soundfile.write(temporary, wave.T.cpu().numpy(), sample_rate, format=file_format, subtype=subtype)
+    except soundfile.LibsndfileError as error:
+        raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
+    except OSError as error:
+        raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """See before any work is done that a result could be written there.
+
+    Raises:
+        OutputExistsError, InvalidAudioError: as `write_audio`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        what = path.suffix or "a file without ending"
+        raise InvalidAudioError(f"{path}: cannot write {what}; use {', '.join(FORMATS)}.")
+    if path.is_dir():
+        raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already. Use --force to overwrite it.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place if nothing goes wrong, and vanishes if it does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _soundfile() -> ModuleType:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Reading and writing audio files needs soundfile: pip install 'distill-core[audio]'"
+        ) from error
+    return soundfile

@@ -1,0 +1,115 @@
+"""What a vocoder says about itself before it is loaded: cards and variants.
+
+Plain data: importing this module, and building a card, imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import UnknownVariantError
+from .mel.spec import MelSpec
+from .suggest import did_you_mean
+from .weights.pin import WeightsPin
+
+API_VERSION = 1
+"""The version of the contract between distill-core and its plug-ins."""
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights a vocoder can be loaded with.
+
+    Args:
+        name: what `registry.get(..., variant=)` calls it.
+        mel: the mel format it was trained on.
+        sample_rate: of its output, in Hz.
+        weights: files on the Hub, or None where the weights come otherwise (with a package, or per model).
+        parameters: number of parameters with weight norm folded; 0 if unknown.
+    """
+
+    name: str
+    mel: MelSpec
+    sample_rate: int
+    weights: WeightsPin | None = None
+    parameters: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"Variant.name must be a non-empty string, not {self.name!r}.")
+        if not isinstance(self.mel, MelSpec):
+            raise TypeError(f"Variant.mel must be a MelSpec, not {type(self.mel).__name__}.")
+        if self.sample_rate <= 0:
+            raise ValueError(f"Variant.sample_rate must be positive (Hz), not {self.sample_rate!r}.")
+        if self.weights is not None and not isinstance(self.weights, WeightsPin):
+            raise TypeError(f"Variant.weights must be a WeightsPin or None, not {type(self.weights).__name__}.")
+
+
+@dataclass(frozen=True)
+class VocoderCard:
+    """A vocoder as its plug-in announces it.
+
+    Args:
+        name: the vocoder's name; equal to the name of the plug-in's entry point.
+        summary: one line for people.
+        api: the version of the contract the plug-in was written for (`API_VERSION`).
+        factory: `"package.module:callable"`, imported only by `registry.get`; it is called as
+            `factory(card, variant, *, device, precision, weights, **options) -> VocoderBase`.
+        variants: what it can be loaded as, at least one.
+        default_variant: the name of the variant `get` takes when none is named; empty: the first.
+        devices: kinds of device it runs on, of "cuda", "mps", "cpu".
+        license: of the weights and model code, as an SPDX identifier.
+        homepage: where to read more.
+    """
+
+    name: str
+    summary: str
+    api: int
+    factory: str
+    variants: Sequence[Variant]
+    default_variant: str = ""
+    devices: Sequence[str] = ("cuda", "mps", "cpu")
+    license: str = ""
+    homepage: str = ""
+
+    def __post_init__(self) -> None:
+        if self.api != API_VERSION:
+            return  # its fields may mean something else: the registry refuses it, naming the distribution
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"VocoderCard.name must be a non-empty string, not {self.name!r}.")
+        if not isinstance(self.factory, str) or not _FACTORY.match(self.factory):
+            raise ValueError(f"VocoderCard.factory must read 'package.module:callable', not {self.factory!r}.")
+        variants = tuple(self.variants)
+        if not variants or not all(isinstance(variant, Variant) for variant in variants):
+            raise ValueError(f"The card {self.name!r} must list at least one Variant, and nothing else.")
+        names = [variant.name for variant in variants]
+        if len(set(names)) < len(names):
+            raise ValueError(f"The card {self.name!r} lists a variant's name twice: {', '.join(names)}.")
+        default = self.default_variant or names[0]
+        if default not in names:
+            raise ValueError(
+                f"The card {self.name!r} has default_variant={default!r}, which is none of {', '.join(names)}."
+            )
+        object.__setattr__(self, "variants", variants)
+        object.__setattr__(self, "default_variant", default)
+        object.__setattr__(self, "devices", tuple(self.devices))
+
+    def variant(self, name: str | None = None) -> Variant:
+        """The variant of this name, or the default one.
+
+        Raises:
+            UnknownVariantError: there is none; the message lists those there are.
+        """
+        wanted = self.default_variant if name is None else name
+        for variant in self.variants:
+            if variant.name == wanted:
+                return variant
+        names = [variant.name for variant in self.variants]
+        raise UnknownVariantError(
+            f"The vocoder {self.name!r} has no variant {wanted!r}.{did_you_mean(wanted, names)} "
+            f"It has: {', '.join(names)}."
+        )

@@ -1,0 +1,62 @@
+"""The command `distill-vocoder`.
+
+One module a command: `add_parser` declares it, `run` does it and returns the exit code. Data goes to
+stdout, everything else to stderr. Exit codes: 0 done, 1 a `DistillError` (one line, no traceback),
+2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import DistillError
+from . import info, list_, vocode, weights
+
+COMMANDS = (list_, info, vocode, weights)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    from .. import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="distill-vocoder",
+        description="Turn mel spectrograms into sound with the vocoders that are installed.",
+    )
+    parser.add_argument("--version", action="version", version=f"distill-core {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what is being done")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
+    )
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except DistillError as error:
+        print_error(error)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep the interpreter from complaining at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    return code
+
+
+def print_error(error: Exception) -> None:
+    """`error: …` on stderr."""
+    sys.stderr.write(f"error: {error}\n")

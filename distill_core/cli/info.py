@@ -1,0 +1,84 @@
+"""`distill-vocoder info NAME`: what a vocoder is, its variants, and whether their weights are here."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from ..card import Variant
+from ..registry import registry
+from ..weights import cached
+from .output import print_json, print_line
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("info", help="describe a vocoder, its variants and mel formats")
+    parser.add_argument("name", help="a name from `distill-vocoder list`")
+    parser.add_argument("--variant", help="this variant only")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    card = registry.card(args.name)
+    candidate = registry.candidate(args.name)
+    variants = [card.variant(args.variant)] if args.variant else card.variants
+    if args.json:
+        print_json(
+            {
+                "name": card.name,
+                "summary": card.summary,
+                "distribution": candidate.distribution or None,
+                "version": candidate.version or None,
+                "api": card.api,
+                "license": card.license,
+                "homepage": card.homepage,
+                "devices": list(card.devices),
+                "default_variant": card.default_variant,
+                "variants": [_variant(variant) for variant in variants],
+            }
+        )
+        return 0
+    print_line(f"{card.name}: {card.summary}")
+    print_line(f"  from      {candidate.origin}")
+    print_line(f"  license   {card.license or 'not stated'}")
+    print_line(f"  homepage  {card.homepage or 'not stated'}")
+    print_line(f"  runs on   {', '.join(card.devices)}")
+    for variant in variants:
+        default = " (default)" if variant.name == card.default_variant else ""
+        size = f", {variant.parameters / 1e6:.1f} M parameters" if variant.parameters else ""
+        print_line()
+        print_line(f"  {variant.name}{default}: {variant.sample_rate} Hz{size}")
+        print_line(f"    mel      {variant.mel}")
+        print_line(f"    weights  {_weights(variant)}")
+    return 0
+
+
+def _variant(variant: Variant) -> dict[str, Any]:
+    pin = variant.weights
+    place = cached(pin) if pin else None
+    return {
+        "name": variant.name,
+        "sample_rate": variant.sample_rate,
+        "parameters": variant.parameters or None,
+        "mel": {"preset": variant.mel.name, **dataclasses.asdict(variant.mel)},
+        "weights": pin
+        and {
+            "repo": pin.repo,
+            "revision": pin.revision,
+            "confirmed": pin.confirmed,
+            "cached": place is not None,
+            "path": place and str(place),
+        },
+    }
+
+
+def _weights(variant: Variant) -> str:
+    pin = variant.weights
+    if pin is None:
+        return "not from the Hub: they come with a package or through weights="
+    place = cached(pin)
+    state = f"cached in {place}" if place else "not downloaded yet"
+    held = "pinned" if pin.confirmed else "not pinned: the first download is recorded and held to"
+    return f"{pin.repo} at {pin.revision[:12]} ({held}), {state}"

@@ -1,0 +1,104 @@
+"""Which device a vocoder runs on, and in what precision."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .errors import DeviceError, PrecisionError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+KINDS = ("cuda", "mps", "cpu")
+"""Kinds of device in the order in which "auto" prefers them."""
+
+PRECISIONS = ("fp32", "bf16", "fp16", "auto")
+
+
+def select_device(spec: str | torch.device = "auto", *, among: Sequence[str] = KINDS) -> torch.device:
+    """The device to run on, tried with a small matrix product first.
+
+    Args:
+        spec: "auto" (CUDA, then MPS, then CPU), "cuda", "cuda:N", "mps" or "cpu".
+        among: the kinds of device the vocoder supports.
+
+    Raises:
+        DeviceError: a device asked for by name is unknown, not there, not supported or fails the trial.
+            "auto" warns about an accelerator that fails and passes it over.
+    """
+    import torch
+
+    text = str(spec).strip().lower()
+    if text != "auto":
+        try:
+            device = torch.device(text)
+        except RuntimeError:
+            device = None
+        if device is None or device.type not in KINDS:
+            raise DeviceError(f"There is no device {spec!r}: write auto, cuda, cuda:N, mps or cpu.")
+        if device.type not in among:
+            raise DeviceError(f"This vocoder does not run on {device.type!r}; it runs on {', '.join(among)}.")
+        device = _indexed(device)
+        reason = why_unusable(device)
+        if reason:
+            raise DeviceError(f"The device {text!r} cannot be used: {reason}. Use device='auto' or device='cpu'.")
+        return device
+    for kind in KINDS:
+        if kind not in among or not _present(kind):
+            continue
+        device = _indexed(torch.device(kind))
+        reason = why_unusable(device)
+        if reason is None:
+            return device
+        log.warning("Passing over %s, which failed a small matrix product: %s", device, reason)
+    raise DeviceError(f"None of the devices this vocoder runs on ({', '.join(among)}) is usable here.")
+
+
+def why_unusable(device: torch.device) -> str | None:
+    """None if a small matrix product on the device comes out right, else what went wrong."""
+    import torch
+
+    if not _present(device.type):
+        return f"this torch ({torch.__version__}) sees no {device.type.upper()} device"
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        return f"there are {torch.cuda.device_count()} CUDA devices, numbered from 0"
+    try:
+        ones = torch.ones(8, 8, device=device)
+        total = float((ones @ ones).sum())
+    except Exception as error:  # drivers fail in many ways; whichever it is, this device is out
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None if total == 512.0 else f"a matrix product of ones came out as {total}, not 512"
+
+
+def check_precision(precision: str) -> str:
+    """The precision itself, if it is one of `PRECISIONS`.
+
+    Raises:
+        PrecisionError: it is not; the message lists them.
+    """
+    if precision not in PRECISIONS:
+        raise PrecisionError(f"There is no precision {precision!r}: write {', '.join(PRECISIONS[:-1])} or auto.")
+    return precision
+
+
+def _present(kind: str) -> bool:
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.is_available()
+    if kind == "mps":
+        return torch.backends.mps.is_available()
+    return True
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """`cuda` as `cuda:0`, so that equal devices compare equal."""
+    import torch
+
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
+    return device

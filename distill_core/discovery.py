@@ -1,0 +1,185 @@
+"""Which plug-ins are installed: from distributions' metadata to candidates, without importing any.
+
+A pipeline of small functions, so that tests feed it distributions built by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import DistillError
+from .hookspecs import ENTRY_POINT_GROUP
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One distribution's offer of one vocoder name.
+
+    Args:
+        name: the vocoder's name (the entry point's).
+        module: the plug-in module's dotted name.
+        distribution: the distribution's name as its metadata spells it; "" if registered by hand.
+        version: of the distribution.
+        path: the metadata on disk (`….dist-info`), for `explain`.
+        summary: the distribution's one-line description.
+        plugin: the plug-in itself where it was registered by hand.
+    """
+
+    name: str
+    module: str
+    distribution: str = ""
+    version: str = ""
+    path: str = ""
+    summary: str = ""
+    plugin: Any = field(default=None, compare=False)
+
+    @property
+    def origin(self) -> str:
+        """`distill-bigvgan 0.1.0`, or what stands in for it in a message."""
+        return f"{self.distribution} {self.version}".strip() or f"registered by hand ({self.module})"
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Metadata of a distribution that was found again further down the path, or is stale.
+
+    `empty` says that it holds neither a METADATA file nor entry points: what a broken upgrade leaves.
+    """
+
+    distribution: str
+    version: str
+    path: str
+    empty: bool
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """All that the metadata says: candidates in the order of the path, and duplicates beside them."""
+
+    candidates: tuple[Candidate, ...] = ()
+    duplicates: tuple[Duplicate, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says about discovery.
+
+    Args:
+        autoload: read entry points at all (`DISTILL_VOCODERS_AUTOLOAD`).
+        disabled: hidden names (`DISTILL_VOCODERS_DISABLE=a,b`).
+        preferred: vocoder name -> distribution (`DISTILL_VOCODER_PREFER=name=dist,other=dist`).
+    """
+
+    autoload: bool = True
+    disabled: frozenset[str] = frozenset()
+    preferred: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the three variables.
+
+        Raises:
+            DistillError: a value cannot be understood; the message shows how to write it.
+        """
+        env = os.environ if environ is None else environ
+        return cls(
+            autoload=_parse_switch("DISTILL_VOCODERS_AUTOLOAD", env.get("DISTILL_VOCODERS_AUTOLOAD")),
+            disabled=frozenset(_split(env.get("DISTILL_VOCODERS_DISABLE", ""))),
+            preferred=_parse_preferences(env.get("DISTILL_VOCODER_PREFER", "")),
+        )
+
+
+def normalized(distribution: str) -> str:
+    """A distribution's name as packaging tools compare it: `Distill_BigVGAN` -> `distill-bigvgan`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def discover(distributions: Iterable[Any] | None = None) -> Discovery:
+    """The candidates that the metadata of the installed distributions names.
+
+    The first metadata of a distribution that names entry points of our group speaks for it, as the first
+    on `sys.path` does for an import; further ones of the same name are duplicates, not rivals.
+
+    Args:
+        distributions: `importlib_metadata.Distribution` objects in the order of the path; by default
+            all that are installed.
+    """
+    if distributions is None:
+        import importlib_metadata
+
+        distributions = importlib_metadata.distributions()
+    offering: dict[str, str] = {}  # normalized name -> path of the metadata that speaks for it
+    others: list[Duplicate] = []
+    candidates: list[Candidate] = []
+    seen_paths = set()
+    for dist in distributions:
+        path = str(getattr(dist, "_path", ""))
+        if path:
+            real = os.path.realpath(path)
+            if real in seen_paths:
+                continue  # the same folder twice on the path
+            seen_paths.add(real)
+        text = dist.read_text("entry_points.txt") or ""
+        # Most distributions are none of ours: one substring search each keeps listing fast.
+        if ENTRY_POINT_GROUP not in text:
+            name, version = _name_from_path(path)
+            if name:
+                others.append(Duplicate(name, version, path, empty=not text and dist.read_text("METADATA") is None))
+            continue
+        points = [point for point in dist.entry_points if point.group == ENTRY_POINT_GROUP]
+        if not points:
+            continue
+        metadata = dist.metadata
+        guessed = _name_from_path(path)
+        name = metadata["Name"] or guessed[0] or "unknown"
+        version = metadata["Version"] or guessed[1]
+        if normalized(name) in offering:
+            others.append(Duplicate(name, version, path, empty=False))
+            continue
+        offering[normalized(name)] = path
+        candidates.extend(
+            Candidate(point.name, point.module, name, version, path, metadata["Summary"] or "") for point in points
+        )
+    duplicates = tuple(each for each in others if normalized(each.distribution) in offering)
+    return Discovery(tuple(candidates), duplicates)
+
+
+def _name_from_path(path: str) -> tuple[str, str]:
+    stem, extension = os.path.splitext(os.path.basename(path))
+    if extension not in (".dist-info", ".egg-info"):
+        return "", ""
+    name, _, version = stem.partition("-")
+    return name, version.partition("-")[0]
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parse_switch(variable: str, value: str | None) -> bool:
+    if value is None:
+        return True
+    word = value.strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise DistillError(f"{variable}={value!r} is neither yes nor no: write 1, true, yes or 0, false, no.")
+
+
+def _parse_preferences(text: str) -> dict[str, str]:
+    preferred = {}
+    for part in _split(text):
+        name, equals, distribution = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and distribution):
+            raise DistillError(
+                f"DISTILL_VOCODER_PREFER={text!r} cannot be read at {part!r}: "
+                "write vocoder=distribution, several separated by commas."
+            )
+        preferred[name] = distribution
+    return preferred

@@ -1,0 +1,65 @@
+"""Mels in files: .npy, .pt and .safetensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidMelError
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = (".npy", ".pt", ".pth", ".safetensors")
+"""Endings of the files that are taken for mels."""
+
+
+def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
+    """The one tensor in a file as [B, n_mels, T]; [n_mels, T] gets a batch axis.
+
+    A .pt or .safetensors file may hold a mapping with one tensor, or with one called "mel".
+
+    Raises:
+        InvalidMelError: no such file, not such a file, a pickle that would run code, or not one mel.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidMelError(f"{path}: there is no such file.")
+    kind = path.suffix.lower()
+    try:
+        if kind == ".npy":
+            import numpy
+
+            value: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
+        elif kind == ".safetensors":
+            from safetensors.torch import load_file
+
+            value = load_file(path)
+        elif kind in FORMATS:
+            value = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise InvalidMelError(f"{path}: a mel is read from {', '.join(FORMATS)}, not from {kind or 'no ending'}.")
+    except InvalidMelError:
+        raise
+    except Exception as error:  # whatever the three readers make of a damaged or hostile file
+        brief = " ".join(str(error).split())[:120]
+        raise InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors ({brief}).") from error
+    mel = _the_tensor(path, value)
+    return mel[None] if mel.dim() == 2 else mel
+
+
+def _the_tensor(path: Path, value: Any) -> torch.Tensor:
+    import torch
+
+    if isinstance(value, dict):
+        tensors = {name: each for name, each in value.items() if isinstance(each, torch.Tensor)}
+        if len(tensors) != 1 and "mel" not in tensors:
+            listed = ", ".join(map(str, list(tensors)[:5])) or "none"
+            raise InvalidMelError(f"{path}: must hold one tensor, or one named 'mel'; it holds {listed}.")
+        value = tensors.get("mel", next(iter(tensors.values())))
+    if not isinstance(value, torch.Tensor):
+        raise InvalidMelError(f"{path}: holds a {type(value).__name__}, not a tensor.")
+    return value

@@ -1,0 +1,56 @@
+"""How far a long run has come: a bar on stderr, or a call to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Progress that nobody wants to see."""
+
+    def advance(self, frames: int) -> None:
+        """So many more frames are done."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Call(Progress):
+    def __init__(self, call: Callable[[int, int], None], total: int) -> None:
+        self.call = call
+        self.total = total
+        self.done = 0
+
+    def advance(self, frames: int) -> None:
+        self.done += frames
+        self.call(self.done, self.total)
+
+
+class _Bar(Progress):
+    def __init__(self, total: int, seconds_per_frame: float) -> None:
+        from tqdm import tqdm
+
+        self.bar: Any = tqdm(
+            total=total * seconds_per_frame,
+            unit="s",
+            desc="vocoding",
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}]",
+            delay=0.5,
+            leave=False,
+        )
+        self.seconds_per_frame = seconds_per_frame
+
+    def advance(self, frames: int) -> None:
+        self.bar.update(frames * self.seconds_per_frame)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def frames_progress(progress: bool | Callable[[int, int], None], total: int, seconds_per_frame: float) -> Progress:
+    """The progress of a run over `total` frames; see `VocoderBase.mel_to_waveform`."""
+    if callable(progress):
+        return _Call(progress, total)
+    return _Bar(total, seconds_per_frame) if progress else Progress()

@@ -1,0 +1,472 @@
+"""Finds vocoders that are installed, and loads the one that is asked for.
+
+    discover (metadata only) -> activate (the plug-in module, no torch) -> get (the model)
+
+`registry` is the process-wide instance; `Registry()` makes another.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import activation, catalog
+from .card import VocoderCard
+from .discovery import Candidate, Discovery, Settings, discover, normalized
+from .errors import (
+    DistillError,
+    PluginBlockedError,
+    PluginConflictError,
+    PluginError,
+    UnknownVocoderError,
+)
+from .mel.spec import MelSpec
+from .suggest import closest, did_you_mean
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+    from .vocoder import VocoderBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a selection came to: the vocoder's `name`, the `selection` as it was made, and the `reason`."""
+
+    name: str
+    selection: str
+    reason: str
+
+
+@dataclass
+class _Loaded:
+    """One slot of the cache of loaded vocoders; `weights` keeps a state dict alive whose id is in the key."""
+
+    lock: threading.RLock
+    weights: Any = None
+    vocoder: VocoderBase | None = None
+    busy: bool = False
+
+
+class Registry:
+    """The vocoders of one process.
+
+    Args:
+        find: returns what is installed; by default it reads the metadata of all distributions.
+        environ: where the `DISTILL_VOCODER…` variables are read; by default `os.environ`.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], Discovery] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._find = find or discover
+        self._environ = environ
+        self._lock = threading.RLock()
+        self._manager = activation.new_plugin_manager()
+        self._found: tuple[Discovery, Settings] | None = None
+        self._by_hand: dict[str, Candidate] = {}
+        self._cards: dict[str, tuple[VocoderCard, ...]] = {}  # plug-in module -> its cards
+        self._failures: dict[Candidate, PluginError] = {}
+        self._importing: list[Candidate] = []
+        self._loaded: dict[tuple[Any, ...], _Loaded] = {}
+
+    # What there is
+
+    def names(self) -> list[str]:
+        """The names of all vocoders that are installed and not disabled, sorted.
+
+        From metadata alone: no plug-in is imported, so a name listed here may still turn out broken.
+        """
+        return sorted(name for name in self._all_candidates() if name not in self.settings.disabled)
+
+    def candidates(self, name: str | None = None) -> list[Candidate]:
+        """All that is offered under a name, or under any: by hand first, then in the order of the path."""
+        found = self._all_candidates()
+        if name is not None:
+            return list(found.get(name, ()))
+        return [candidate for key in sorted(found) for candidate in found[key]]
+
+    def cards(self) -> list[VocoderCard]:
+        """The cards of all vocoders that can be used, sorted by name. Imports plug-ins, not torch.
+
+        A plug-in that is broken, in conflict or of another version is left out with a warning;
+        `explain` tells why.
+        """
+        cards = []
+        for name in self.names():
+            try:
+                cards.append(self.card(name))
+            except PluginError as error:
+                log.warning("%s", error)
+        return cards
+
+    def card(self, name: str) -> VocoderCard:
+        """The card of one vocoder. Imports its plug-in, not torch.
+
+        Raises:
+            UnknownVocoderError: no such name; with the closest names and what to install.
+            PluginBlockedError, PluginConflictError, PluginBrokenError, PluginApiError: as the names say.
+        """
+        return self._activate(self.candidate(name))
+
+    def candidate(self, name: str) -> Candidate:
+        """The one candidate that `get(name)` would use. From metadata alone.
+
+        Raises:
+            UnknownVocoderError, PluginBlockedError, PluginConflictError: as for `card`.
+        """
+        offers = self._all_candidates().get(name, [])
+        settings = self.settings
+        if name in settings.disabled and (offers or name in catalog.KNOWN_DISTRIBUTIONS):
+            raise PluginBlockedError(
+                f"The vocoder {name!r} is hidden by DISTILL_VOCODERS_DISABLE="
+                f"{','.join(sorted(settings.disabled))}. Take it out of that variable to use it.",
+                distribution=offers[0].distribution if offers else None,
+            )
+        if not offers:
+            raise self._unknown(name)
+        if len(offers) == 1 or offers[0].plugin is not None:
+            return offers[0]
+        preferred = settings.preferred.get(name)
+        for offer in offers:
+            if preferred is not None and normalized(offer.distribution) == normalized(preferred):
+                return offer
+        distributions = sorted((offer.distribution for offer in offers), key=normalized)
+        unmet = f" (DISTILL_VOCODER_PREFER names {preferred!r}, which is neither)" if preferred else ""
+        raise PluginConflictError(
+            f"The vocoder {name!r} is offered by {' and by '.join(distributions)}{unmet}. "
+            f"Uninstall all but one, or choose: DISTILL_VOCODER_PREFER={name}={distributions[0]}.",
+            distribution=distributions[0],
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """What the environment said when plug-ins were looked for."""
+        return self._discovered()[1]
+
+    @property
+    def discovery(self) -> Discovery:
+        """What the metadata said: candidates, and duplicate or stale metadata beside them."""
+        return self._discovered()[0]
+
+    @property
+    def plugin_manager(self) -> Any:
+        """The `pluggy.PluginManager` that holds the plug-ins which passed every check."""
+        return self._manager
+
+    # Choosing and loading
+
+    def resolve(self, selection: str = "auto", *, vocoder_state: object = None) -> Resolution:
+        """What a selection means here and now. Loads nothing.
+
+        "auto" prefers the vocoder that came with the app's own model, if its state is given, to BigVGAN,
+        and that to any other that is installed.
+
+        Raises:
+            UnknownVocoderError: nothing of that name, or for "auto" nothing at all, is installed.
+        """
+        if selection != "auto":
+            return Resolution(self.candidate(selection).name, selection, "asked for by name")
+        names = self.names()
+        if vocoder_state is not None:
+            name = catalog.PER_MODEL_VOCODER
+            self.candidate(name)
+            return Resolution(name, selection, "the model brings a vocoder of its own")
+        for name in catalog.AUTO_ORDER:
+            if name in names:
+                return Resolution(name, selection, "the best general vocoder that is installed")
+        if names:
+            return Resolution(names[0], selection, f"installed; {catalog.AUTO_ORDER[0]} is not")
+        wanted = catalog.AUTO_ORDER[0]
+        raise UnknownVocoderError(
+            f"No vocoder is installed. Install one: pip install {catalog.KNOWN_DISTRIBUTIONS[wanted]}", name="auto"
+        )
+
+    def get(
+        self,
+        name: str = "auto",
+        *,
+        variant: str | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+        mel: str | MelSpec | None = None,
+        sample_rate: int | None = None,
+        weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> VocoderBase:
+        """A loaded vocoder, ready to run; the same object for the same arguments, until `unload`.
+
+        Args:
+            name: a name from `names()`, or "auto" (see `resolve`).
+            variant: one of the card's variants; by default the card's default.
+            device: "auto", "cuda", "cuda:N", "mps" or "cpu".
+            precision: "fp32", "bf16", "fp16" or "auto".
+            mel: the format of the mels that will be passed in, a `MelSpec` or a preset's name; by default
+                the vocoder's own.
+            sample_rate: of the output, in Hz; by default the vocoder's own.
+            weights: a folder, a file or a state dict to load instead of the variant's pinned files.
+            **options: passed to the plug-in, such as `engine=` or `chunk_frames=`.
+
+        Raises:
+            UnknownVocoderError, UnknownVariantError: with the names there are.
+            PluginError: the plug-in cannot be used; the original error is its `__cause__`.
+            DeviceError, PrecisionError, MelMismatch, WeightsError: as the names say.
+        """
+        state = weights if isinstance(weights, Mapping) else None
+        name = self.resolve(name, vocoder_state=state).name
+        candidate = self.candidate(name)
+        card = self._activate(candidate)
+        chosen = card.variant(variant)
+        source = MelSpec.preset(mel) if isinstance(mel, str) else mel
+
+        from .device import check_precision, select_device
+
+        placed = select_device(device, among=card.devices)
+        check_precision(precision)
+
+        def load() -> VocoderBase:
+            from .vocoder import VocoderBase
+
+            factory = activation.import_factory(candidate, card)
+            try:
+                vocoder = factory(card, chosen, device=placed, precision=precision, weights=weights, **options)
+            except (DistillError, MemoryError):
+                raise
+            except Exception as error:
+                raise activation.load_failure(candidate, error) from error
+            if not isinstance(vocoder, VocoderBase):
+                wrong = TypeError(f"{card.factory} returned a {type(vocoder).__name__}, not a VocoderBase")
+                raise activation.load_failure(candidate, wrong)
+            return vocoder
+
+        key = (name, chosen.name, str(placed), precision, _identity(weights), _hashable(options))
+        vocoder = self._load_once(key, weights, load)
+        if vocoder.device != placed:
+            vocoder.to(placed)  # somebody moved it since; what `get` returns is where it was asked for
+        if source is None and sample_rate is None:
+            return vocoder
+
+        def adapt() -> VocoderBase:
+            from .adapted import AdaptedVocoder
+
+            return AdaptedVocoder.around(vocoder, mel=source, sample_rate=sample_rate)
+
+        return self._load_once((*key, source, sample_rate), weights, adapt)
+
+    def unload(self, name: str | None = None) -> None:
+        """Forget loaded vocoders, of one name or all, so that their memory can be freed.
+
+        Objects the caller still holds go on working.
+        """
+        with self._lock:
+            for key in [key for key in self._loaded if name is None or key[0] == name]:
+                del self._loaded[key]
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    # Changing what there is
+
+    def register(self, plugin: Any, name: str | None = None) -> list[str]:
+        """Add a plug-in by hand: for frozen apps without metadata, for notebooks and tests.
+
+        It goes before installed ones of the same vocoder name.
+
+        Args:
+            plugin: a module or object with a `distill_vocoders` hook implementation.
+            name: what to call the plug-in in messages; by default its module's name.
+
+        Returns:
+            The vocoder names it brought.
+
+        Raises:
+            PluginConflictError: one of its names was registered by hand before.
+            PluginBrokenError, PluginApiError: it failed a check; nothing was changed.
+        """
+        label = name or getattr(plugin, "__name__", None) or type(plugin).__name__
+        with self._lock:
+            trial = Candidate("", label, plugin=plugin)
+            cards = activation.read_cards(trial, plugin)
+            for card in cards:
+                activation.check_api(trial, card)
+                if card.name in self._by_hand:
+                    raise PluginConflictError(
+                        f"A vocoder {card.name!r} is registered already, by {self._by_hand[card.name].module}."
+                    )
+            self._manager.register(plugin, name=f"{label} (by hand)")
+            for card in cards:
+                candidate = Candidate(card.name, label, summary=card.summary, plugin=plugin)
+                self._by_hand[card.name] = candidate
+                self._cards[_plugin_key(candidate)] = cards
+        return [card.name for card in cards]
+
+    def refresh(self) -> None:
+        """Look again for what is installed, and give broken plug-ins another try.
+
+        Loaded vocoders and plug-ins registered by hand stay. A plug-in whose code was already imported
+        keeps running that code until the process ends.
+        """
+        import importlib
+
+        importlib.invalidate_caches()
+        with self._lock:
+            self._found = None
+            self._failures.clear()
+            by_hand = {_plugin_key(candidate) for candidate in self._by_hand.values()}
+            self._cards = {key: cards for key, cards in self._cards.items() if key in by_hand}
+            for label, plugin in self._manager.list_name_plugin():
+                if not label.endswith(" (by hand)"):
+                    self._manager.unregister(plugin, name=label)
+
+    def explain(self, name: str) -> Explanation:
+        """The whole story of one name: every candidate, what became of it, and what to do.
+
+        Prints as text; `to_dict` for programs. Imports plug-ins, not torch.
+        """
+        from .explain import explain
+
+        return explain(self, name)
+
+    # Inside
+
+    def _discovered(self) -> tuple[Discovery, Settings]:
+        with self._lock:
+            if self._found is None:
+                settings = Settings.from_environ(self._environ)
+                self._found = (self._find() if settings.autoload else Discovery(), settings)
+            return self._found
+
+    def _all_candidates(self) -> dict[str, list[Candidate]]:
+        with self._lock:
+            found: dict[str, list[Candidate]] = {name: [each] for name, each in self._by_hand.items()}
+            for candidate in self._discovered()[0].candidates:
+                found.setdefault(candidate.name, []).append(candidate)
+            return found
+
+    def _unknown(self, name: str) -> UnknownVocoderError:
+        names = self.names()
+        to_install = catalog.KNOWN_DISTRIBUTIONS.get(name)
+        if to_install:
+            message = f"The vocoder {name!r} is not installed. Install it: pip install {to_install}"
+        else:
+            known = sorted({*names, *catalog.KNOWN_DISTRIBUTIONS})
+            message = f"There is no vocoder {name!r}.{did_you_mean(name, known)} "
+            message += f"Installed: {', '.join(names)}." if names else "None is installed."
+            missing = [each for each in closest(name, known) if each not in names]
+            if missing:
+                message += f" For {missing[0]!r}: pip install {catalog.KNOWN_DISTRIBUTIONS[missing[0]]}"
+        return UnknownVocoderError(message, name=name, suggestions=closest(name, names))
+
+    def _activate(self, candidate: Candidate) -> VocoderCard:
+        key = _plugin_key(candidate)
+        with self._lock, self._not_while_importing(candidate):
+            failure = self._failures.get(candidate)
+            if failure is not None:
+                raise failure.with_traceback(None)
+            try:
+                cards = self._cards.get(key)
+                plugin = None
+                if cards is None:
+                    plugin = activation.import_plugin(candidate)
+                    cards = activation.read_cards(candidate, plugin)
+                card = activation.card_named(candidate, cards)
+                activation.check_api(candidate, card)
+                if plugin is not None:
+                    self._manager.register(plugin, name=key)
+                    self._cards[key] = cards
+            except PluginError as error:
+                self._failures[candidate] = error
+                raise
+            return card
+
+    @contextmanager
+    def _not_while_importing(self, candidate: Candidate) -> Iterator[None]:
+        if self._importing:
+            culprit = self._importing[-1]
+            raise PluginError(
+                f"{culprit.module} ({culprit.origin}) asked the registry for {candidate.name!r} while it was "
+                "itself being imported. Move that call into a function that runs later.",
+                distribution=culprit.distribution or None,
+            )
+        self._importing.append(candidate)
+        try:
+            yield
+        finally:
+            self._importing.pop()
+
+    def _load_once(self, key: tuple[Any, ...], weights: object, load: Callable[[], VocoderBase]) -> VocoderBase:
+        with self._lock:
+            slot = self._loaded.setdefault(key, _Loaded(threading.RLock(), weights))
+        with slot.lock:
+            if slot.vocoder is None:
+                if slot.busy:
+                    raise PluginError(f"Loading the vocoder {key[0]!r} asked for the same vocoder again.")
+                slot.busy = True
+                try:
+                    slot.vocoder = load()
+                finally:
+                    slot.busy = False
+                    if slot.vocoder is None:
+                        with self._lock:
+                            if self._loaded.get(key) is slot:
+                                del self._loaded[key]
+            return slot.vocoder
+
+
+def _plugin_key(candidate: Candidate) -> str:
+    return f"{candidate.module} (by hand)" if candidate.plugin is not None else candidate.module
+
+
+def _identity(weights: object) -> object:
+    """What tells one `weights=` argument from another: the path, or the state dict's id."""
+    if weights is None or isinstance(weights, Mapping):
+        return weights if weights is None else ("state dict", id(weights))
+    if isinstance(weights, str | os.PathLike):
+        return os.path.realpath(os.path.expanduser(os.fspath(weights)))
+    raise DistillError(
+        f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
+    )
+
+
+def _hashable(options: Mapping[str, Any]) -> object:
+    try:
+        key = tuple(sorted(options.items(), key=lambda item: item[0]))
+        hash(key)
+    except TypeError:
+        return tuple(sorted((name, repr(value)) for name, value in options.items()))
+    return key
+
+
+registry = Registry()
+"""The vocoders of this process."""
+
+
+def get_vocoder(
+    vocoder_type: str = "bigvgan",
+    device: str = "auto",
+    *,
+    vocoder_state: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> VocoderBase:
+    """`registry.get` under the app's own name and argument names.
+
+    Args:
+        vocoder_type: a vocoder's name or "auto".
+        device: as in `Registry.get`.
+        vocoder_state: the state of a vocoder that the app's model brings along; used if `vocoder_type` is
+            "auto" or names the vocoder it belongs to.
+        **arguments: as in `Registry.get`.
+    """
+    resolution = registry.resolve(vocoder_type, vocoder_state=vocoder_state)
+    if vocoder_state is not None and resolution.name == catalog.PER_MODEL_VOCODER:
+        arguments.setdefault("weights", vocoder_state)
+    return registry.get(resolution.name, device=device, **arguments)

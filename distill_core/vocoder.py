@@ -1,0 +1,329 @@
+"""The base class of all vocoders: check -> adapt -> chunk -> run -> join.
+
+A back-end implements `_vocode` on mels that are known to be good, and states its halo; everything
+around that is done here, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import abc
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from . import chunking
+from .card import Variant
+from .checks import check_finite, checked_lengths, checked_mel
+from .device import select_device
+from .errors import PluginError
+from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
+from .mel.spec import MelSpec
+from .progress import Progress, frames_progress
+from .report import EngineReport
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CHUNK_FRAMES = 256
+
+
+class VocoderBase(abc.ABC):
+    """A vocoder: mel spectrograms in, waveforms out.
+
+    Args:
+        variant: what is loaded: name, mel format, sample rate.
+        halo: frames of context on each side that an output frame depends on.
+        device: where it runs.
+        precision: what it computes in; the waveform is float32 in any case.
+        chunk_frames: how many frames (of all rows of a batch together) go through the model at once,
+            halo not counted. Bounds memory; the result does not depend on it.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        *,
+        halo: int,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+    ) -> None:
+        self._variant = variant
+        self._halo = int(halo)
+        self._device = torch.device(device)
+        self._precision = precision
+        self.chunk_frames = chunk_frames
+        # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
+        # while the model moves from one device to another.
+        self._turn = threading.RLock()
+
+    # What a back-end implements
+
+    @abc.abstractmethod
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        """`mel` [B, n_mels, T], float32, finite, on `self.device` -> waveform [B, T * hop_length].
+
+        Called in inference mode, by one thread at a time.
+        """
+
+    def _move(self, device: torch.device) -> None:
+        """Bring the model to another device. By default moves `self.model`."""
+        self.model.to(device)
+
+    model: Any
+    """The torch module, if the back-end is one."""
+
+    def report(self) -> EngineReport:
+        """Which engine runs, where, in what precision, and why not a faster one."""
+        return EngineReport("eager", str(self.device), self.precision)
+
+    # What it is
+
+    @property
+    def variant(self) -> Variant:
+        """What is loaded. For weights of the caller's own it describes those."""
+        return self._variant
+
+    @property
+    def mel(self) -> MelSpec:
+        """The format of the mels to pass in."""
+        return self._variant.mel
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the output, in Hz."""
+        return self._variant.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples of output per frame of the mel format the model itself takes."""
+        return self._variant.mel.hop_length
+
+    @property
+    def halo(self) -> int:
+        """Frames of context on each side that an output frame depends on; the delay of `stream`."""
+        return self._halo
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def precision(self) -> str:
+        return self._precision
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames that go through the model at once, halo not counted."""
+        return self._chunk_frames
+
+    @chunk_frames.setter
+    def chunk_frames(self, frames: int) -> None:
+        if int(frames) != frames or frames < 1:
+            raise ValueError(f"chunk_frames must be a whole number of frames, at least 1, not {frames!r}.")
+        self._chunk_frames = int(frames)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.variant.name!r}, {self.mel.n_mels} bands -> {self.sample_rate} Hz, "
+            f"{self.precision} on {self.device})"
+        )
+
+    # What it does
+
+    def to(self, device: torch.device | str) -> VocoderBase:
+        """Move to another device, as `select_device` understands it, and return self.
+
+        Raises:
+            DeviceError: it does not exist or does not work.
+        """
+        target = select_device(device)
+        with self._turn:
+            if target != self._device:
+                self._move(target)
+                self._device = target
+        return self
+
+    def mel_to_waveform(
+        self,
+        mel: torch.Tensor,
+        *,
+        lengths: Sequence[int] | torch.Tensor | None = None,
+        progress: bool | Callable[[int, int], None] = False,
+    ) -> torch.Tensor:
+        """Vocode mels of any length in bounded memory.
+
+        Args:
+            mel: [B, n_mels, T] or [B, 1, n_mels, T], floating point, in the format `self.mel`.
+            lengths: true number of frames of each item of a padded batch, [B]. Each item then gets what it
+                would have got alone, and zeros after its end.
+            progress: True for a bar on stderr, or a callable that is given (frames done, frames in all).
+
+        Returns:
+            [B, 1, samples], float32, on `self.device`; T * hop_length samples for T frames.
+
+        Raises:
+            InvalidMelError: rank, bands, dtype, NaN or infinity, no frames; or `lengths` that do not fit.
+            MelMismatch: the values plainly are of another mel format.
+        """
+        mel = checked_mel(mel, self.mel)
+        frames = checked_lengths(lengths, mel)
+        check_finite(mel, frames)
+        return self._render(self._feed(mel, frames), progress)
+
+    def stream(self, mels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Vocode a mel that arrives in pieces, in constant memory and with a constant delay.
+
+        Args:
+            mels: pieces [B, n_mels, t] or [B, 1, n_mels, t], t >= 1, of one mel.
+
+        Yields:
+            [B, 1, n] pieces of the waveform, as soon as they are certain: `halo` frames behind what has
+            arrived. Put together they equal `mel_to_waveform` of the pieces put together.
+
+        Raises:
+            InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
+        """
+        feed = self._stream_feed()
+        done = arrived = 0
+        for piece in mels:
+            mel = checked_mel(piece, self.mel)
+            check_finite(mel, [mel.shape[-1]] * mel.shape[0], first_frame=arrived)
+            arrived += mel.shape[-1]
+            feed.push(mel)
+            ready = feed.available - self.halo
+            if ready > done:
+                yield self._render_range(feed, done, ready)
+                done = ready
+                feed.drop_before(done - self.halo)
+        feed.finish()
+        if feed.available > done:
+            yield self._render_range(feed, done, feed.available)
+
+    # How it does it
+
+    def _feed(self, mel: torch.Tensor, lengths: list[int]) -> WholeFeed:
+        """Frames in the model's own format from a mel in the format `self.mel`."""
+        return TensorFeed(mel, lengths)
+
+    def _stream_feed(self) -> StreamFeed:
+        return BufferFeed()
+
+    def _render(self, feed: WholeFeed, progress: bool | Callable[[int, int], None]) -> torch.Tensor:
+        hop = self.hop_length
+        wave = self._waveform(feed.rows, 1, max(feed.lengths) * hop)
+        with (
+            frames_progress(progress, sum(feed.lengths), hop / self.sample_rate) as bar,
+            _Run(self, feed, bar) as run,
+        ):
+            for rows, window, total in chunking.batches(feed.lengths, chunk=self.chunk_frames, halo=self.halo):
+                run(wave[:, 0], rows, window, total)
+        return wave
+
+    def _render_range(self, feed: StreamFeed, start: int, stop: int) -> torch.Tensor:
+        wave = self._waveform(feed.rows, 1, (stop - start) * self.hop_length)
+        with _Run(self, feed, Progress(), first_frame=start) as run:
+            for rows, window, total in chunking.batches(
+                [feed.available] * feed.rows, chunk=self.chunk_frames, halo=self.halo, start=start, stop=stop
+            ):
+                run(wave[:, 0], rows, window, total)
+        return wave
+
+    def _waveform(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=self._device)
+
+    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
+        """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`."""
+        with self._turn, torch.inference_mode():
+            wave = self._vocode(mel.to(self._device, torch.float32))
+        expected = (mel.shape[0], mel.shape[-1] * self.hop_length)
+        if tuple(wave.shape) != expected:
+            raise PluginError(
+                f"{type(self).__name__}._vocode returned {list(wave.shape)} for a mel of {list(mel.shape)}; "
+                f"the contract asks for {list(expected)}."
+            )
+        return wave
+
+
+class _Run:
+    """The windows of one call, and what to do when the accelerator's memory runs out on the way.
+
+    First the window is cut in halves, down to single frames; what does not fit even then is computed
+    on the CPU, as is the rest of the call. At its end the vocoder is back on its device.
+    """
+
+    def __init__(self, vocoder: VocoderBase, feed: Feed, progress: Progress, *, first_frame: int = 0) -> None:
+        self.vocoder = vocoder
+        self.feed = feed
+        self.progress = progress
+        self.first_frame = first_frame  # of the waveform that is filled
+        self.home = vocoder.device
+        self.limit: int | None = None  # frames x rows that are known to be too many
+        self.on_cpu = False
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.on_cpu:
+            return
+        vocoder = self.vocoder
+        try:
+            vocoder._move(self.home)
+            vocoder._device = self.home
+        except torch.OutOfMemoryError:
+            vocoder._move(torch.device("cpu"))
+            log.warning("%s stays on the CPU: there is no memory left on %s.", vocoder, self.home)
+        finally:
+            vocoder._turn.release()
+
+    def __call__(self, wave: torch.Tensor, rows: tuple[int, ...], window: chunking.Window, total: int) -> None:
+        """Compute `rows` of `window` into `wave` [B, samples]."""
+        if not self._too_much(rows, window):
+            try:
+                part = self.vocoder._compute(self.feed.read(rows, window.lo, window.hi))
+            except torch.OutOfMemoryError as error:
+                if self.vocoder.device.type == "cpu":
+                    raise
+                self._shrink(rows, window, error)
+            else:
+                hop, first = self.vocoder.hop_length, self.first_frame
+                inner = part[:, (window.start - window.lo) * hop : (window.stop - window.lo) * hop]
+                wave[list(rows), (window.start - first) * hop : (window.stop - first) * hop] = inner.to(
+                    wave.device, wave.dtype
+                )
+                self.progress.advance(window.frames * len(rows))
+                return
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            for part_of_rows in (rows[:middle], rows[middle:]):
+                self(wave, part_of_rows, window, total)
+        elif window.frames > 1 and not self.on_cpu:
+            for half in window.halves(self.vocoder.halo, total):
+                self(wave, rows, half, total)
+        else:
+            self(wave, rows, window, total)
+
+    def _too_much(self, rows: tuple[int, ...], window: chunking.Window) -> bool:
+        return not self.on_cpu and self.limit is not None and len(rows) * window.frames >= self.limit
+
+    def _shrink(self, rows: tuple[int, ...], window: chunking.Window, error: Exception) -> None:
+        size = len(rows) * window.frames
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if size > 1:
+            log.warning(
+                "Out of memory on %s with %d frames at once; trying %d. A smaller chunk_frames avoids this.",
+                self.home,
+                size,
+                size // 2,
+            )
+            self.limit = size
+            return
+        log.warning("Out of memory on %s even for one frame; this call goes on on the CPU. (%s)", self.home, error)
+        self.vocoder._turn.acquire()  # nobody else may find the model away from its device
+        self.on_cpu = True
+        self.vocoder._move(torch.device("cpu"))
+        self.vocoder._device = torch.device("cpu")

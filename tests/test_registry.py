@@ -1,0 +1,475 @@
+"""Registry: names from metadata, activation, loading once, conflicts, the environment's say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from types import ModuleType
+
+import pytest
+
+from distill_core import Registry, catalog, errors, get_vocoder, hookimpl
+from distill_core.discovery import Candidate, Discovery, Settings, discover
+from tests import toy
+
+
+def offer(name: str, module: str, distribution: str = "toy-dist", version: str = "1.0") -> Candidate:
+    return Candidate(name, module, distribution, version, f"/site/{distribution}.dist-info")
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """Put plug-in modules in front of the import system by name."""
+
+    def add(name: str, *cards, **attributes) -> None:
+        module = ModuleType(name)
+        if cards:
+
+            @hookimpl
+            def distill_vocoders():
+                return list(cards)
+
+            module.distill_vocoders = distill_vocoders
+        for key, value in attributes.items():
+            setattr(module, key, value)
+        monkeypatch.setitem(sys.modules, name, module)
+
+    return add
+
+
+def registry_of(*candidates: Candidate, environ=None) -> Registry:
+    return Registry(find=lambda: Discovery(candidates), environ=environ or {})
+
+
+@pytest.fixture
+def good(modules) -> Registry:
+    modules("good_plugin", toy.card("toy"))
+    return registry_of(offer("toy", "good_plugin"), offer("broken", "no_such_module_anywhere", "bad-dist"))
+
+
+def test_names_are_known_without_importing_anything(good: Registry) -> None:
+    assert good.names() == ["broken", "toy"]
+    assert good.plugin_manager.get_plugins() == set()
+
+
+def test_importing_and_listing_loads_neither_torch_nor_a_plugin() -> None:
+    script = (
+        "import sys, distill_core; distill_core.registry.names()\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'torch', 'numpy', 'huggingface_hub', 'distill_bigvgan', 'distill_hifigan', 'tqdm'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_get_loads_once_for_the_same_arguments(good: Registry) -> None:
+    one = good.get("toy", device="cpu")
+    assert good.get("toy", device="cpu") is one
+    assert good.get("toy", device="auto") is one or good.get("toy").device.type != "cpu"
+    assert good.get("toy", device="cpu", variant="plain") is one
+    other = good.get("toy", device="cpu", variant="other")
+    assert other is not one
+    assert other.variant.name == "other"
+    assert good.get("toy", device="cpu", precision="bf16") is not one
+    assert good.get("toy", device="cpu", chunk_frames=7).chunk_frames == 7
+    good.unload("toy")
+    assert good.get("toy", device="cpu") is not one
+
+
+def test_what_it_loads_works(good: Registry) -> None:
+    mel = toy.mel()
+    assert good.get("toy", device="cpu").mel_to_waveform(mel).shape == (2, 1, 800)
+
+
+def test_sixteen_threads_load_once(good: Registry, monkeypatch) -> None:
+    loads = []
+    barrier = threading.Barrier(16)
+    real = toy.load
+
+    def slow(*args, **kwargs):
+        loads.append(1)
+        threading.Event().wait(0.1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(toy, "load", slow)
+    got = []
+
+    def work() -> None:
+        barrier.wait()
+        got.append(good.get("toy", device="cpu"))
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(got) == 16
+    assert len(set(map(id, got))) == 1
+
+
+def test_a_broken_neighbour_hurts_nobody(good: Registry, caplog) -> None:
+    assert [card.name for card in good.cards()] == ["toy"]
+    assert "bad-dist" in caplog.text
+    assert good.get("toy", device="cpu")
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(errors.PluginBrokenError) as caught:
+            good.get("broken")
+        assert caught.value.distribution == "bad-dist"
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_an_unknown_name_gets_the_closest_ones(good: Registry) -> None:
+    with pytest.raises(errors.UnknownVocoderError, match="Did you mean 'toy'") as caught:
+        good.get("toyy")
+    assert caught.value.suggestions == ("toy",)
+    assert isinstance(caught.value, LookupError)
+    assert good.plugin_manager.get_plugins() == set()
+
+
+@pytest.mark.parametrize("name", ["bigvgan", "bigvgn", "BigVGAN"])
+def test_a_name_this_project_knows_comes_with_what_to_install(good: Registry, name: str) -> None:
+    with pytest.raises(errors.UnknownVocoderError, match="pip install distill-bigvgan"):
+        good.get(name)
+
+
+def test_an_unknown_variant_gets_the_list(good: Registry) -> None:
+    with pytest.raises(errors.UnknownVariantError, match="Did you mean 'plain'.*It has: plain, other"):
+        good.get("toy", variant="plane")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "word"),
+    [
+        ({"device": "gpu"}, errors.DeviceError, "gpu"),
+        ({"device": "cuda:99"}, errors.DeviceError, "cuda:99"),
+        ({"precision": "int8"}, errors.PrecisionError, "int8"),
+        ({"weights": 3}, errors.DistillError, "not int"),
+        ({"mel": "no-such-format"}, errors.DistillError, "no-such-format"),
+        ({"no_such_option": 1}, errors.PluginBrokenError, "no_such_option"),
+    ],
+)
+def test_bad_arguments_are_named(good: Registry, arguments: dict, error: type[Exception], word: str) -> None:
+    with pytest.raises(error) as caught:
+        good.get("toy", **arguments)
+    assert "\n" not in str(caught.value)
+    assert word in str(caught.value)
+
+
+def test_a_factory_that_fails_is_named_with_its_cause_and_tried_again(good: Registry, monkeypatch) -> None:
+    real = toy.load
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(toy, "load", fail)
+    with pytest.raises(errors.PluginBrokenError, match="toy-dist 1.0.*RuntimeError: planted") as caught:
+        good.get("toy", device="cpu")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    monkeypatch.setattr(toy, "load", real)
+    assert good.get("toy", device="cpu")
+
+
+def test_a_factory_must_return_a_vocoder(good: Registry, monkeypatch) -> None:
+    monkeypatch.setattr(toy, "load", lambda *args, **kwargs: "a string")
+    with pytest.raises(errors.PluginBrokenError, match="returned a str, not a VocoderBase"):
+        good.get("toy", device="cpu")
+
+
+def test_a_factory_that_asks_for_itself_is_an_error_and_no_deadlock(good: Registry, monkeypatch) -> None:
+    monkeypatch.setattr(toy, "load", lambda *args, **kwargs: good.get("toy", device="cpu"))
+    with pytest.raises(errors.PluginError, match="same vocoder again"):
+        good.get("toy", device="cpu")
+
+
+@hookimpl
+def distill_vocoders():
+    return [toy.card("other-name")]
+
+
+@hookimpl(specname="distill_vocoder")
+def misspelt():
+    return []
+
+
+@hookimpl(specname="distill_vocoders")
+def with_argument(config):
+    return []
+
+
+@hookimpl(specname="distill_vocoders")
+def with_default(config=None):
+    return [toy.card("bad")]
+
+
+@hookimpl(specname="distill_vocoders")
+def returns_a_card():
+    return toy.card("bad")
+
+
+@hookimpl(specname="distill_vocoders")
+def returns_none():
+    return None
+
+
+@hookimpl(specname="distill_vocoders")
+def returns_strings():
+    return ["bad"]
+
+
+@hookimpl(specname="distill_vocoders")
+def returns_twice():
+    return [toy.card("bad"), toy.card("bad")]
+
+
+@hookimpl(specname="distill_vocoders")
+def raises():
+    raise ZeroDivisionError("planted")
+
+
+@hookimpl(specname="distill_vocoders", wrapper=True)
+def wraps():
+    return (yield)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (distill_vocoders, "no card named 'bad'.*'other-name'"),
+        (misspelt, "unknown hook 'distill_vocoder'"),
+        (with_argument, "config"),
+        (with_default, "takes no arguments"),
+        (returns_a_card, "sequence of VocoderCard, not VocoderCard"),
+        (returns_none, "sequence of VocoderCard, not nothing"),
+        (returns_strings, "returned a str"),
+        (returns_twice, "two cards of one name"),
+        (raises, "ZeroDivisionError: planted"),
+        (wraps, "not a wrapper"),
+        (None, "implements no hook"),
+    ],
+)
+def test_a_plugin_that_breaks_the_contract_leaves_no_mark(modules, function, words: str) -> None:
+    modules("bad_plugin", **({function.__name__: function} if function else {}))
+    modules("good_plugin", toy.card("toy"))
+    registry = registry_of(offer("bad", "bad_plugin", "bad-dist"), offer("toy", "good_plugin"))
+    registry.card("toy")
+    before = registry.plugin_manager.list_name_plugin()
+    messages = set()
+    for _ in range(2):
+        with pytest.raises(errors.PluginBrokenError, match=words) as caught:
+            registry.card("bad")
+        messages.add(str(caught.value))
+        assert "bad-dist 1.0" in str(caught.value)
+    assert len(messages) == 1
+    assert registry.plugin_manager.list_name_plugin() == before
+    assert [card.name for card in registry.cards()] == ["toy"]
+
+
+def test_a_card_of_another_version_names_both_and_imports_no_model(modules) -> None:
+    card = toy.card("future", api=99, factory="a_model_module_that_must_not_be_imported:load", variants=())
+    modules("future_plugin", card)
+    registry = registry_of(offer("future", "future_plugin", "future-dist"))
+    with pytest.raises(errors.PluginApiError, match=r"version 99 .*version 1\. Upgrade distill-core"):
+        registry.get("future")
+    assert registry.cards() == []
+
+
+def test_two_distributions_of_one_name_are_a_conflict_until_one_is_preferred(modules) -> None:
+    modules("one_plugin", toy.card("toy", summary="one"))
+    modules("two_plugin", toy.card("toy", summary="two"))
+    offers = (offer("toy", "two_plugin", "Two_Dist"), offer("toy", "one_plugin", "one-dist"))
+    registry = registry_of(*offers)
+    assert registry.names() == ["toy"]
+    with pytest.raises(errors.PluginConflictError, match="by one-dist and by Two_Dist.*DISTILL_VOCODER_PREFER=toy="):
+        registry.get("toy")
+    for spelling, summary in [("two-dist", "two"), ("one-dist", "one"), ("ONE.dist", "one")]:
+        chosen = registry_of(*offers, environ={"DISTILL_VOCODER_PREFER": f"x=y, toy = {spelling}"})
+        assert chosen.card("toy").summary == summary
+    with pytest.raises(errors.PluginConflictError, match="'third', which is neither"):
+        registry_of(*offers, environ={"DISTILL_VOCODER_PREFER": "toy=third"}).get("toy")
+
+
+def test_names_can_be_hidden(modules) -> None:
+    modules("good_plugin", toy.card("toy"))
+    registry = registry_of(offer("toy", "good_plugin"), environ={"DISTILL_VOCODERS_DISABLE": " toy , else"})
+    assert registry.names() == []
+    with pytest.raises(errors.PluginBlockedError, match="hidden by DISTILL_VOCODERS_DISABLE=else,toy"):
+        registry.get("toy")
+
+
+@pytest.mark.parametrize(
+    ("value", "loads"),
+    [
+        ("0", False),
+        ("false", False),
+        ("No", False),
+        ("off", False),
+        ("", False),
+        ("1", True),
+        ("TRUE", True),
+        ("yes", True),
+    ],
+)
+def test_autoload_parses_as_a_person_would_expect(value: str, loads: bool) -> None:
+    assert Settings.from_environ({"DISTILL_VOCODERS_AUTOLOAD": value}).autoload is loads
+    registry = registry_of(offer("toy", "x"), environ={"DISTILL_VOCODERS_AUTOLOAD": value})
+    assert registry.names() == (["toy"] if loads else [])
+
+
+def test_autoload_is_on_by_default() -> None:
+    assert Settings.from_environ({}).autoload is True
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"DISTILL_VOCODERS_AUTOLOAD": "maybe"}, {"DISTILL_VOCODER_PREFER": "toy"}, {"DISTILL_VOCODER_PREFER": "=x"}],
+)
+def test_settings_that_cannot_be_read_say_how_to_write_them(environ) -> None:
+    with pytest.raises(errors.DistillError, match="write"):
+        Settings.from_environ(environ)
+
+
+def test_a_plugin_registered_by_hand_needs_no_metadata() -> None:
+    registry = Registry(find=Discovery, environ={"DISTILL_VOCODERS_AUTOLOAD": "0"})
+    assert registry.register(toy.plugin(toy.card("toy"), toy.card("second"))) == ["toy", "second"]
+    assert registry.names() == ["second", "toy"]
+    assert registry.get("toy", device="cpu")
+    with pytest.raises(errors.PluginConflictError, match="registered already, by toy_plugin"):
+        registry.register(toy.plugin(toy.card("toy")))
+    registry.refresh()
+    assert registry.names() == ["second", "toy"]
+
+
+def test_by_hand_goes_before_installed(modules) -> None:
+    modules("installed_plugin", toy.card("toy", summary="installed"))
+    registry = registry_of(offer("toy", "installed_plugin"))
+    registry.register(toy.plugin(toy.card("toy", summary="by hand")), name="mine")
+    assert registry.card("toy").summary == "by hand"
+    assert len(registry.candidates("toy")) == 2
+
+
+def test_a_plugin_that_fails_a_check_by_hand_changes_nothing() -> None:
+    registry = Registry(find=Discovery)
+    with pytest.raises(errors.PluginError):
+        registry.register(toy.plugin(toy.card("toy"), toy.card("future", api=2)))
+    assert registry.names() == []
+    assert registry.plugin_manager.list_name_plugin() == []
+
+
+def test_refresh_sees_what_was_installed_since(modules) -> None:
+    modules("good_plugin", toy.card("toy"))
+    installed: list[Candidate] = []
+    registry = Registry(find=lambda: Discovery(tuple(installed)), environ={})
+    assert registry.names() == []
+    installed.append(offer("toy", "good_plugin"))
+    assert registry.names() == []
+    registry.refresh()
+    assert registry.get("toy", device="cpu")
+    installed.clear()
+    registry.refresh()
+    assert registry.names() == []
+    assert registry.plugin_manager.list_name_plugin() == []
+
+
+def test_a_plugin_that_asks_the_registry_while_imported_is_told(tmp_path, monkeypatch, modules) -> None:
+    (tmp_path / "asking_plugin.py").write_text("import tests.test_registry as t\nt.ASKED.card('toy')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    modules("good_plugin", toy.card("toy"))
+    registry = registry_of(offer("asking", "asking_plugin", "asking-dist"), offer("toy", "good_plugin"))
+    monkeypatch.setattr(sys.modules[__name__], "ASKED", registry, raising=False)
+    monkeypatch.setitem(sys.modules, "tests.test_registry", sys.modules[__name__])
+    with pytest.raises(errors.PluginError, match="asking-dist.*while it was itself being imported"):
+        registry.get("asking")
+    assert registry.get("toy", device="cpu")
+
+
+def test_resolve_says_what_auto_means(modules) -> None:
+    for name in ("bigvgan", "hifigan", "aaa"):
+        modules(f"{name}_plugin", toy.card(name))
+    every = [offer(name, f"{name}_plugin", f"distill-{name}") for name in ("hifigan", "bigvgan", "aaa")]
+    registry = registry_of(*every)
+    assert registry.resolve().name == "bigvgan"
+    assert registry.resolve("auto", vocoder_state={"w": 1}).name == catalog.PER_MODEL_VOCODER == "hifigan"
+    assert registry.resolve("aaa", vocoder_state={"w": 1}).reason == "asked for by name"
+    assert registry_of(every[0], every[2]).resolve().name == "aaa"
+    with pytest.raises(errors.UnknownVocoderError, match="No vocoder is installed.*pip install distill-bigvgan"):
+        registry_of().resolve()
+
+
+def test_get_vocoder_is_the_apps_name_for_it(monkeypatch) -> None:
+
+    registry = Registry(find=Discovery)
+    registry.register(toy.plugin(toy.card("bigvgan"), toy.card("hifigan")))
+    monkeypatch.setattr(sys.modules["distill_core.registry"], "registry", registry)
+    assert get_vocoder(device="cpu") is registry.get("bigvgan", device="cpu")
+    state = {"weight": object()}
+    seen = []
+    monkeypatch.setattr(
+        toy, "load", lambda card, variant, *, device, precision, weights: seen.append(weights) or toy.ToyVocoder()
+    )
+    get_vocoder("auto", "cpu", vocoder_state=state)
+    assert seen == [state]
+
+
+class Distribution:
+    """What `discover` looks at in a distribution."""
+
+    def __init__(self, path: str, points: str = "", name: str | None = None, version: str = "1.0") -> None:
+        self._path = path
+        self.files = {"entry_points.txt": points} if points else {}
+        self.metadata = {"Name": name, "Version": version, "Summary": "a summary"}
+        if name:
+            self.files["METADATA"] = f"Name: {name}"
+
+    def read_text(self, name: str) -> str | None:
+        return self.files.get(name)
+
+    @property
+    def entry_points(self):
+        import importlib_metadata
+
+        return importlib_metadata.EntryPoints._from_text(self.files.get("entry_points.txt", ""))
+
+
+POINTS = "[console_scripts]\nx = y:z\n\n[distill.vocoders]\ntoy = toy_plugin\n"
+
+
+def test_discovery_reads_our_group_and_nothing_else() -> None:
+    found = discover(
+        [
+            Distribution("/s/other-1.0.dist-info", "[console_scripts]\ndistill.vocoders = a:b\n", "other"),
+            Distribution("/s/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
+            Distribution("/s/none-1.0.dist-info", "", "none"),
+        ]
+    )
+    assert found.candidates == (
+        Candidate("toy", "toy_plugin", "toy-dist", "1.0", "/s/toy_dist-1.0.dist-info", "a summary"),
+    )
+    assert found.duplicates == ()
+
+
+def test_the_same_distribution_found_twice_is_one() -> None:
+    found = discover(
+        [
+            Distribution("/a/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
+            Distribution("/a/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
+            Distribution("/b/Toy_Dist.egg-info", POINTS, "Toy_Dist"),
+        ]
+    )
+    assert [each.path for each in found.candidates] == ["/a/toy_dist-1.0.dist-info"]
+    assert [each.path for each in found.duplicates] == ["/b/Toy_Dist.egg-info"]
+
+
+def test_stale_empty_metadata_is_no_rival_but_is_reported() -> None:
+    found = discover(
+        [
+            Distribution("/a/toy_dist-0.9.dist-info"),
+            Distribution("/b/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
+        ]
+    )
+    assert [each.version for each in found.candidates] == ["1.0"]
+    assert [(each.path, each.empty) for each in found.duplicates] == [("/a/toy_dist-0.9.dist-info", True)]

@@ -1,0 +1,325 @@
+"""VocoderBase: checks, chunks, batches, streams, memory running out, threads."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_core import errors
+from tests import toy
+from tests.toy import HALO, MEL, ToyVocoder
+
+HOP = MEL.hop_length
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """The toy's products are tiny: handing them to a second thread costs more than they do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def direct(mel: torch.Tensor) -> torch.Tensor:
+    """What the model gives for the whole mel at once, with nothing of ours around it."""
+    with torch.no_grad():
+        return toy.ToyModel()(mel)
+
+
+def assert_same(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frames", [1, 2, HALO, 2 * HALO - 1, 2 * HALO + 1, 97])
+@pytest.mark.parametrize("chunk", [1, 2, 5, 96, 10_000])
+def test_no_chunk_size_changes_the_result(frames: int, chunk: int) -> None:
+    mel = toy.mel(2, frames)
+    vocoder = ToyVocoder(chunk_frames=chunk)
+    wave = vocoder.mel_to_waveform(mel)
+    assert wave.shape == (2, 1, frames * HOP)
+    assert wave.dtype == torch.float32
+    assert_same(wave, direct(mel))
+    assert max(rows * (width - 2 * HALO) for rows, width in vocoder.runs) <= max(chunk, 1) or frames <= 2 * HALO
+
+
+def test_a_mel_with_a_channel_axis_is_the_same_mel() -> None:
+    mel = toy.mel()
+    assert_same(ToyVocoder().mel_to_waveform(mel[:, None]), direct(mel))
+
+
+def test_numpy_and_other_float_types_are_taken() -> None:
+    mel = toy.mel().half()
+    want = direct(mel.float())
+    for each in (mel, mel.double(), mel.float().numpy(), mel.numpy().astype(np.float64)):
+        assert_same(ToyVocoder().mel_to_waveform(each), want)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=5),
+    chunk=st.integers(1, 50),
+)
+def test_each_item_of_a_ragged_batch_gets_what_it_would_get_alone(lengths: list[int], chunk: int) -> None:
+    mel = toy.mel(len(lengths), max(lengths) + 2)
+    for row, length in enumerate(lengths):
+        mel[row, :, length:] = float("nan")  # padding must not be looked at
+    wave = ToyVocoder(chunk_frames=chunk).mel_to_waveform(mel, lengths=torch.tensor(lengths))
+    assert wave.shape == (len(lengths), 1, max(lengths) * HOP)
+    for row, length in enumerate(lengths):
+        assert_same(wave[row : row + 1, :, : length * HOP], direct(mel[row : row + 1, :, :length]))
+        assert not wave[row, :, length * HOP :].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.integers(1, 30), min_size=1, max_size=8), chunk=st.integers(1, 40))
+def test_a_stream_in_ragged_pieces_equals_one_shot(pieces: list[int], chunk: int) -> None:
+    mel = toy.mel(2, sum(pieces))
+    waves = list(ToyVocoder(chunk_frames=chunk).stream(iter(mel.split(pieces, dim=-1))))
+    assert_same(torch.cat(waves, dim=-1), direct(mel))
+
+
+def test_a_stream_is_no_further_behind_than_the_halo() -> None:
+    vocoder = ToyVocoder()
+    arrived = 0
+
+    def pieces():
+        nonlocal arrived
+        for piece in toy.mel(1, 30).split(1, dim=-1):
+            arrived += 1
+            yield piece
+
+    heard = 0
+    for wave in vocoder.stream(pieces()):
+        heard += wave.shape[-1] // HOP
+        assert arrived == 30 or heard == arrived - HALO
+
+
+def test_a_stream_keeps_only_what_it_needs() -> None:
+    vocoder = ToyVocoder()
+    sizes = []
+
+    class Watched(type(vocoder._stream_feed())):
+        def drop_before(self, frame: int) -> None:
+            super().drop_before(frame)
+            sizes.append(self._buffer.shape[-1])
+
+    vocoder._stream_feed = Watched
+    for _ in vocoder.stream(itertools.repeat(toy.mel(1, 7), 100)):
+        pass
+    assert max(sizes) <= 2 * HALO + 7
+
+
+def test_an_empty_stream_gives_nothing() -> None:
+    assert list(ToyVocoder().stream([])) == []
+
+
+@pytest.mark.parametrize(
+    ("mel", "words"),
+    [
+        (torch.zeros(1, 8, 10), ["5 bands", "8 bands", "[1, 8, 10]"]),
+        (torch.zeros(1, 10, 5), ["looks transposed"]),
+        (torch.zeros(5), ["[B, 5, T]", "[5]"]),
+        (torch.zeros(5, 10), ["mel[None]"]),
+        (torch.zeros(1, 5, 10, dtype=torch.int64), ["floating-point", "int64"]),
+        (np.zeros((1, 5, 10), dtype=np.int32), ["floating-point", "int32"]),
+        (np.array([["a"]]), ["floating-point"]),
+        (torch.zeros(1, 5, 10, dtype=torch.complex64), ["floating-point"]),
+        (torch.zeros(1, 5, 0), ["at least one", "[1, 5, 0]"]),
+        (torch.zeros(0, 5, 3), ["at least one"]),
+        ([[1.0]], ["torch tensor", "list"]),
+        (None, ["torch tensor"]),
+    ],
+)
+def test_what_is_no_mel_is_named(mel, words: list[str]) -> None:
+    vocoder = ToyVocoder()
+    for call in (vocoder.mel_to_waveform, lambda bad: list(vocoder.stream([bad]))):
+        with pytest.raises(errors.InvalidMelError) as caught:
+            call(mel)
+        assert isinstance(caught.value, ValueError)
+        assert "\n" not in str(caught.value)
+        for word in words:
+            assert word in str(caught.value)
+    assert vocoder.runs == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_never_reach_the_model(value: float) -> None:
+    mel = toy.mel(2, 20)
+    mel[1, 3, 17] = value
+    vocoder = ToyVocoder()
+    with pytest.raises(errors.InvalidMelError, match=r"item 1, band 3, frame 17"):
+        vocoder.mel_to_waveform(mel)
+    assert vocoder.runs == []
+    with pytest.raises(errors.InvalidMelError, match=r"item 1, band 3, frame 17"):
+        list(vocoder.stream(mel.split(4, dim=-1)))
+
+
+@pytest.mark.parametrize("lengths", [[20], [1, 2, 3], [0, 20], [21, 20], [1.5, 2], [True, 3]])
+def test_lengths_that_do_not_fit_are_named(lengths) -> None:
+    with pytest.raises(errors.InvalidMelError, match="from 1 to 20 for each of 2 items"):
+        ToyVocoder().mel_to_waveform(toy.mel(2, 20), lengths=lengths)
+
+
+def test_pieces_of_a_stream_must_have_one_batch_size() -> None:
+    with pytest.raises(errors.InvalidMelError, match="began with 2, now comes 3"):
+        list(ToyVocoder().stream([toy.mel(2), toy.mel(3)]))
+
+
+def test_the_result_can_be_used_like_any_tensor() -> None:
+    mel = toy.mel().requires_grad_()
+    wave = ToyVocoder().mel_to_waveform(mel)
+    assert not wave.requires_grad
+    scale = torch.ones(1, requires_grad=True)
+    (wave * scale).sum().backward()  # an inference-mode tensor would refuse this
+    wave += 1.0
+
+
+def test_the_callers_mel_is_left_as_it_was() -> None:
+    mel = toy.mel()
+    before = mel.clone()
+    ToyVocoder(chunk_frames=7).mel_to_waveform(mel)
+    assert torch.equal(mel, before)
+
+
+def test_progress_is_reported_to_a_callable() -> None:
+    calls = []
+    ToyVocoder(chunk_frames=8).mel_to_waveform(
+        toy.mel(2, 20), lengths=[20, 13], progress=lambda done, total: calls.append((done, total))
+    )
+    assert calls[-1] == (33, 33)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
+
+
+def test_a_progress_bar_goes_to_stderr(capsys) -> None:
+    ToyVocoder().mel_to_waveform(toy.mel(), progress=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("frames", [0, -1, 1.5])
+def test_a_chunk_size_must_be_a_number_of_frames(frames) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        ToyVocoder().chunk_frames = frames
+
+
+def test_a_back_end_that_breaks_the_contract_is_named() -> None:
+    vocoder = ToyVocoder()
+    vocoder._vocode = lambda mel: torch.zeros(1, 3)
+    with pytest.raises(errors.PluginError, match=r"returned \[1, 3\] for a mel of \[2, 5, 50\].*\[2, 800\]"):
+        vocoder.mel_to_waveform(toy.mel())
+
+
+class Accelerated(ToyVocoder):
+    """Pretends to be on an accelerator with room for `room` frames at once; the CPU takes any number."""
+
+    def __init__(self, room: int, **arguments) -> None:
+        super().__init__(**arguments)
+        self.room = room
+        self.moves: list[str] = []
+        self._device = torch.device("cuda", 0)
+
+    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda":
+            if mel.shape[0] * mel.shape[2] > self.room:
+                raise torch.OutOfMemoryError("planted")
+            home, self._device = self._device, torch.device("cpu")
+            try:
+                return super()._compute(mel)
+            finally:
+                self._device = home
+        return super()._compute(mel)
+
+    def _move(self, device: torch.device) -> None:
+        self.moves.append(device.type)
+
+    def _waveform(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape)
+
+
+@pytest.mark.parametrize("room", [2 * HALO + 1, 2 * HALO + 9, 40])
+def test_out_of_memory_halves_the_chunk_with_a_warning(room: int, caplog) -> None:
+    mel = toy.mel(3, 64)
+    vocoder = Accelerated(room)
+    with caplog.at_level(logging.WARNING):
+        wave = vocoder.mel_to_waveform(mel)
+    assert_same(wave, direct(mel))
+    assert "Out of memory on cuda:0" in caplog.text
+    assert vocoder.moves == []
+    assert vocoder.device == torch.device("cuda", 0)
+
+
+def test_out_of_memory_for_one_frame_falls_back_to_the_cpu_and_comes_back(caplog) -> None:
+    mel = toy.mel(2, 30)
+    vocoder = Accelerated(room=0)
+    with caplog.at_level(logging.WARNING):
+        wave = vocoder.mel_to_waveform(mel)
+    assert_same(wave, direct(mel))
+    assert vocoder.moves == ["cpu", "cuda"]
+    assert vocoder.device == torch.device("cuda", 0)
+    assert "goes on on the CPU" in caplog.text
+
+
+def test_other_errors_on_the_cpu_fallback_still_bring_the_vocoder_home() -> None:
+    vocoder = Accelerated(room=0)
+    vocoder._vocode = lambda mel: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        vocoder.mel_to_waveform(toy.mel())
+    assert vocoder.moves == ["cpu", "cuda"]
+    assert vocoder._turn.acquire(blocking=False)  # nobody holds the lock any more
+
+
+def test_threads_may_share_a_vocoder() -> None:
+    vocoder = ToyVocoder(chunk_frames=4)
+    mels = [toy.mel(1, 40, seed=seed) for seed in range(8)]
+    waves: dict[int, torch.Tensor] = {}
+
+    def work(index: int) -> None:
+        for _ in range(5):
+            waves[index] = vocoder.mel_to_waveform(mels[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, mel in enumerate(mels):
+        assert_same(waves[index], direct(mel))
+
+
+def test_moving_to_a_device_that_is_not_there_changes_nothing() -> None:
+    vocoder = ToyVocoder()
+    with pytest.raises(errors.DeviceError):
+        vocoder.to("cuda:99")
+    assert vocoder.device == torch.device("cpu")
+    assert vocoder.to("cpu") is vocoder
+
+
+def test_bf16_runs_and_is_close() -> None:
+    wave = ToyVocoder(precision="bf16").mel_to_waveform(toy.mel())
+    assert wave.dtype == torch.float32
+    want = direct(toy.mel())
+    error = ((wave - want).norm() / want.norm()).item()
+    assert 1e-5 < error < 2e-2
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(errors.PrecisionError, match="bf16"):
+        ToyVocoder(precision="fp16")
+
+
+def test_a_vocoder_says_what_it_is() -> None:
+    vocoder = ToyVocoder(precision="auto")
+    assert (vocoder.sample_rate, vocoder.hop_length, vocoder.halo) == (8000, 16, HALO)
+    assert vocoder.precision == "fp32"
+    assert "plain" in repr(vocoder)
+    report = vocoder.report()
+    assert report.engine == "eager"
+    assert "fp32" in str(report)
+    assert report.to_dict()["device"] == "cpu"
