@@ -1,0 +1,71 @@
+"""BigVGAN as a vocoder: checkpoint -> generator -> `BigVGANVocoder`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from distill_core.card import Variant, VocoderCard
+from distill_core.errors import CheckpointError
+from distill_core.module_vocoder import ModuleVocoder
+from distill_core.weights import load_checkpoint
+
+from ._vendor.bigvgan import CONFIGS, BigVGAN, halo
+from .variants import CHECKPOINT_FILE
+
+
+class BigVGANVocoder(ModuleVocoder):
+    """NVIDIA's BigVGAN. `model` is the generator, its weight norm folded.
+
+    Args:
+        model: from `BigVGAN.from_state_dict`.
+        variant: what is loaded.
+        device, precision, chunk_frames: as for `ModuleVocoder`.
+    """
+
+    def __init__(
+        self,
+        model: BigVGAN,
+        variant: Variant,
+        *,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        chunk_frames: int | None = None,
+    ) -> None:
+        super().__init__(
+            model, variant, halo=halo(model.h), device=device, precision=precision, chunk_frames=chunk_frames
+        )
+
+
+def load(
+    card: VocoderCard,
+    variant: Variant,
+    *,
+    device: torch.device | str,
+    precision: str,
+    weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    chunk_frames: int | None = None,
+    progress: bool = True,
+    tqdm_class: Any = None,
+) -> BigVGANVocoder:
+    """The factory that the card names; see `Registry.get` for the arguments.
+
+    `weights` without a configuration of its own (a bare state dict) is taken for one of `variant`.
+
+    Raises:
+        WeightsError: the weights cannot be had, are damaged, or are those of another model.
+    """
+    checkpoint = load_checkpoint(
+        variant.weights, weights, filenames=(CHECKPOINT_FILE,), progress=progress, tqdm_class=tqdm_class
+    )
+    config = checkpoint.config or CONFIGS[f"bigvgan_{variant.name}"]
+    try:
+        model = BigVGAN.from_state_dict(config, checkpoint.state_dict)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
+    return BigVGANVocoder(
+        model, checkpoint.describe(variant), device=device, precision=precision, chunk_frames=chunk_frames
+    )

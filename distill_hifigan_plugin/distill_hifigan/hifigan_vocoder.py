@@ -1,0 +1,67 @@
+"""HiFi-GAN as a vocoder: checkpoint -> generator -> `HiFiGANVocoder`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from distill_core.card import Variant, VocoderCard
+from distill_core.errors import CheckpointError
+from distill_core.module_vocoder import ModuleVocoder
+from distill_core.weights import load_checkpoint
+
+from ._vendor.hifigan import CONFIGS, HiFiGAN, halo
+from .pretrained import pretrained_checkpoint
+
+
+class HiFiGANVocoder(ModuleVocoder):
+    """HiFi-GAN V1, V2 or V3. `model` is the generator, its weight norm folded.
+
+    Args:
+        model: from `HiFiGAN.from_state_dict`.
+        variant: what is loaded.
+        device, precision, chunk_frames: as for `ModuleVocoder`.
+    """
+
+    def __init__(
+        self,
+        model: HiFiGAN,
+        variant: Variant,
+        *,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        chunk_frames: int | None = None,
+    ) -> None:
+        super().__init__(
+            model, variant, halo=halo(model.h), device=device, precision=precision, chunk_frames=chunk_frames
+        )
+
+
+def load(
+    card: VocoderCard,
+    variant: Variant,
+    *,
+    device: torch.device | str,
+    precision: str,
+    weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    chunk_frames: int | None = None,
+) -> HiFiGANVocoder:
+    """The factory that the card names; see `Registry.get` for the arguments.
+
+    `weights` is a folder, a file, or a state dict, which may come as `{"generator": …, "config": …}`.
+    Without a configuration of its own it is taken for V1 at 22,050 Hz.
+
+    Raises:
+        WeightsError: the weights are not there, are damaged, or are those of another model.
+    """
+    source = pretrained_checkpoint(variant.name) if weights is None else weights
+    checkpoint = load_checkpoint(None, source, filenames=HiFiGAN.checkpoint_names)
+    try:
+        model = HiFiGAN.from_state_dict(checkpoint.config or CONFIGS["v1"], checkpoint.state_dict)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
+    described = variant if weights is None else checkpoint.describe(variant)
+    return HiFiGANVocoder(model, described, device=device, precision=precision, chunk_frames=chunk_frames)
