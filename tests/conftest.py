@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tests import `benchmarks`, `tools` and each other's helpers from here
 
+from tests.hub_server import HubServer  # noqa: E402
 from tools import recordings  # noqa: E402
 
 
@@ -30,3 +32,10 @@ def speech_files() -> list[Path]:
 def music_files() -> list[Path]:
     """Debian's sonic-pi-samples, 44.1 kHz."""
     return sorted(_recordings("sonic-pi-samples").glob("*.flac"))
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """A Hugging Face Hub on loopback; see tests/hub_server.py."""
+    with HubServer() as server:
+        yield server

@@ -1,0 +1,116 @@
+"""`distill-vocoder weights status|fetch|verify`: what is here, getting it, and whether it is whole."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..card import Variant, VocoderCard
+from ..errors import WeightsNotFoundError
+from ..registry import registry
+from ..weights import ensure, status, verify
+from ..weights.export import export
+from .output import print_json, print_line, print_table
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("weights", help="show, download and check the vocoders' weights")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    command = commands.add_parser("status", help="what is cached, how large, at which revision, held to by what")
+    command.add_argument("name", nargs="?", help="one vocoder only (default: all that are installed)")
+    command.add_argument("--variant", help="one variant only")
+    command.set_defaults(run=run_status)
+
+    command = commands.add_parser("fetch", help="download weights now, or bring them to a folder")
+    command.add_argument("name", nargs="?", default="auto", help="a vocoder (default: auto)")
+    command.add_argument("--variant", help="which variant (default: the vocoder's default)")
+    command.add_argument("--all", action="store_true", help="all of its variants")
+    command.add_argument("--to", metavar="DIR", type=Path, help="copy the files there, to be used as weights=DIR")
+    command.add_argument("--force", action="store_true", help="overwrite other files in DIR")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run_fetch)
+
+    command = commands.add_parser("verify", help="hash what is cached, whatever was verified before")
+    command.add_argument("name", nargs="?", help="one vocoder only (default: all that are installed)")
+    command.add_argument("--variant", help="one variant only")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run_verify)
+
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run_status(args: argparse.Namespace) -> int:
+    rows: list[dict[str, Any]] = []
+    for card, variant in _chosen(args):
+        here = status(variant.weights).to_dict() if variant.weights else None
+        rows.append({"vocoder": card.name, "variant": variant.name, "weights": here})
+    if args.json:
+        print_json(rows)
+        return 0
+    head = ("VOCODER", "VARIANT", "CACHED", "SIZE", "REVISION", "HELD TO", "WHERE")
+    print_table(head, [_status_row(row["vocoder"], row["variant"], row["weights"]) for row in rows])
+    return 0
+
+
+def run_fetch(args: argparse.Namespace) -> int:
+    card = registry.card(registry.resolve(args.name).name)
+    variants = card.variants if args.all else [card.variant(args.variant)]
+    pinned = [variant for variant in variants if variant.weights]
+    if not pinned:
+        raise WeightsNotFoundError(
+            f"The weights of {card.name} {variants[0].name} are not on the Hub: they come with a package, or through "
+            "weights=. There is nothing to fetch."
+        )
+    rows = []
+    for variant in pinned:
+        assert variant.weights is not None
+        folder = ensure(variant.weights, progress=not args.quiet)
+        if args.to is not None:
+            target = args.to / variant.name if args.all else args.to
+            folder = export(folder, variant.weights, target, overwrite=args.force)
+        rows.append({"vocoder": card.name, "variant": variant.name, "path": str(folder)})
+    if args.json:
+        print_json(rows)
+    else:
+        for row in rows:
+            print_line(row["path"])
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    rows: list[dict[str, Any]] = []
+    with tqdm(unit="B", unit_scale=True, desc="hashing", delay=0.5, leave=False, disable=args.quiet) as bar:
+        for card, variant in _chosen(args):
+            checks = verify(variant.weights, bar.update) if variant.weights else ()
+            about = {"vocoder": card.name, "variant": variant.name}
+            rows += [{**about, **dataclasses.asdict(check), "path": str(check.path)} for check in checks]
+    if args.json:
+        print_json(rows)
+    elif rows:
+        for row in rows:
+            print_line(f"{'FAILED' if row['problem'] else 'ok':6}  {row['path']}  {row['problem'] or row['sha256']}")
+    else:
+        print_line("Nothing is cached.")
+    return 1 if any(row["problem"] for row in rows) else 0
+
+
+def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
+    for card in [registry.card(args.name)] if args.name else registry.cards():
+        for variant in [card.variant(args.variant)] if args.variant else card.variants:
+            yield card, variant
+
+
+def _status_row(vocoder: str, variant: str, here: dict[str, Any] | None) -> tuple[str, ...]:
+    if here is None:
+        return vocoder, variant, "-", "-", "-", "-", "with a package, or weights="
+    size = f"{here['size'] / 1e6:.1f} MB" if here["size"] is not None else "?"
+    cached = "yes" if here["cached"] else f"{here['arrived'] / 1e6:.1f} MB" if here["arrived"] else "no"
+    trust = {"pinned": "pin", "recorded": "record", "unrecorded": "nothing yet"}[here["trust"]]
+    return vocoder, variant, cached, size, here["revision"][:12], trust, here["path"] or here["repo"]

@@ -1,0 +1,266 @@
+"""Reading a checkpoint file: tensors and nothing else, mapped rather than read, refused in one clear line.
+
+torch files are unpickled with `weights_only=True`; safetensors hold no code to begin with.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import CheckpointError, UnsafeCheckpointError, WeightsNotFoundError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAMED_PROBLEMS = 5
+"""How many tensors an error names before it only counts them."""
+
+_MAX_CONFIG_BYTES = 1 << 20
+_PICKLES_IN_OLD_FILES = 5  # before torch 1.6: number, version, system, content, keys
+_HARMLESS = re.compile(
+    r"collections\.OrderedDict|(__builtin__|builtins)\.(set|complex|bytearray)|_codecs\.encode|torch\.(\w+Storage|Size|Tensor|device|\w+\d+)|torch\.storage\.\w+"
+    r"|torch\._utils\._rebuild\w+|torch\._tensor\._rebuild\w+|torch\.nn\.parameter\.Parameter|torch\.serialization\.\w+"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """What a file holds: the generator's `state_dict`, and the `config` stored with it, if any.
+
+    If `mapped`, the tensors are views of the file: they cost no memory, and change if it does.
+    """
+
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any] | None = None
+    mapped: bool = False
+
+
+def read_checkpoint(path: Path) -> CheckpointFile:
+    """The tensors of a `.pt` or `.safetensors` file, mapped into memory where its format allows.
+
+    A checkpoint that keeps its state dict under "generator" (as BigVGAN's and HiFi-GAN's do) is unwrapped.
+
+    Raises:
+        WeightsNotFoundError: there is no such file.
+        UnsafeCheckpointError: the file wants to run code on loading; nothing was run.
+        CheckpointError: the file is damaged, no checkpoint, or holds something else than tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(f"There is no checkpoint {path}.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    kind = _kind_of(head, path)
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "zip":
+        _check_archive(path)
+    return replace(unwrap(_torch_load(path, mapped=kind == "zip"), str(path)), mapped=kind == "zip")
+
+
+def unwrap(content: object, origin: str) -> CheckpointFile:
+    """The state dict and configuration in what a checkpoint holds, or a mapping the caller made.
+
+    `{name: tensor}`, `{"generator": {name: tensor}}`, and with either of these "config" or "h".
+
+    Raises:
+        CheckpointError: it holds something else; the message says what.
+    """
+    import torch
+
+    config = None
+    if isinstance(content, Mapping):
+        stored = [name for name in ("config", "h") if isinstance(content.get(name), Mapping)]
+        config = dict(content[stored[0]]) if stored else None
+        if isinstance(content.get("generator"), Mapping):
+            content = content["generator"]
+        else:
+            content = {name: value for name, value in content.items() if name not in stored}
+    if not isinstance(content, Mapping) or not content:
+        what = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise CheckpointError(f"{origin} holds {what}, expected a state dict: names and tensors.")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{origin} is no generator's state dict: {name!r} is a {type(value).__name__}, not a tensor."
+            )
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise CheckpointError(f"{origin}: {name} is no plain tensor ({value.layout}, on {value.device}).")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(f"{origin}: {name} claims {value.numel()} numbers, more than the file holds.")
+    return CheckpointFile(dict(content), config)
+
+
+def check_state_dict(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Iterable[int]],
+    what: str,
+    *,
+    optional: Iterable[str] = (),
+) -> None:
+    """Check that a state dict has the tensors of an architecture, by name and shape.
+
+    Args:
+        state: name -> tensor.
+        expected: name -> shape.
+        what: the architecture, for the message.
+        optional: names that may be missing.
+
+    Raises:
+        CheckpointError: naming the first five tensors that are missing, unexpected or misshapen.
+    """
+    shapes = {name: list(shape) for name, shape in expected.items()}
+    missing = [f"{name} is missing" for name in shapes if name not in state and name not in set(optional)]
+    extra = [f"{name} is unexpected" for name in state if name not in shapes]
+    misshapen = [
+        f"{name} is {list(state[name].shape)}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in state and list(state[name].shape) != shape
+    ]
+    problems = misshapen + missing + extra
+    if problems:
+        more = len(problems) - NAMED_PROBLEMS
+        raise CheckpointError(
+            f"The checkpoint is not of {what}: "
+            + "; ".join(problems[:NAMED_PROBLEMS])
+            + (f"; and {more} more" if more > 0 else "")
+            + ". Is it another model's, or is config.json?"
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a `config.json`.
+
+    Raises:
+        WeightsNotFoundError: there is none.
+        CheckpointError: it is no JSON object.
+    """
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path} is no configuration: it is over a megabyte long.")
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise WeightsNotFoundError(
+            f"There is no {path.name} in {path.parent}: it says which architecture the checkpoint beside it has. "
+            "Put the one that came with the checkpoint there."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(config).__name__}, expected an object.")
+    return config
+
+
+def _kind_of(head: bytes, path: Path) -> str:
+    start = head.lstrip().lower()
+    if not head:
+        raise CheckpointError(f"{path} is empty.")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise CheckpointError(f"{path} is a web page, no checkpoint: a download went through a login or error page.")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`.")
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if head.startswith(b"\x80"):
+        return "pickle"
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        return "safetensors"
+    raise CheckpointError(f"{path} is no checkpoint: it begins with {head[:8]!r}, not as torch's or safetensors.")
+
+
+def _check_archive(path: Path) -> None:
+    """torch stores its entries uncompressed, one after the other; anything else may unpack to any size."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or cut off after {path.stat().st_size} bytes: it has no table of contents ({error})."
+        ) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise CheckpointError(f"{path} is a TorchScript program, no checkpoint: save the model's state dict instead.")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size for entry in entries):
+        raise CheckpointError(f"{path} is a compressed archive, which no checkpoint is; it was not unpacked.")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path} would unpack to more than its own size, which no checkpoint does.")
+
+
+def _torch_load(path: Path, *, mapped: bool) -> Any:
+    import warnings
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol, and about TorchScript
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError as error:
+        raise CheckpointError(f"{path} asks for more memory than there is.") from error
+    except Exception as error:
+        named = _named_in(path, mapped)
+        if named:
+            raise UnsafeCheckpointError(
+                f"{path} is refused: loading it would run {', '.join(named[:NAMED_PROBLEMS])}. Nothing was run. "
+                "A checkpoint holds tensors only: save the state dict."
+            ) from error
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0] if isinstance(error, RuntimeError) else ""
+        raise CheckpointError(f"{path} is damaged or no checkpoint{': ' + reason if reason else ''}.") from error
+
+
+def _named_in(path: Path, archive: bool) -> list[str]:
+    """What a pickle would import beyond what tensors are made of. Reads its opcodes, executes none."""
+    found: list[str] = []
+    try:
+        if archive:
+            with zipfile.ZipFile(path) as content:
+                name = next(each for each in content.namelist() if each.endswith("/data.pkl"))
+                pickled: IO[bytes] = io.BytesIO(content.read(name))
+        else:
+            pickled = path.open("rb")
+        with pickled:
+            for _ in range(_PICKLES_IN_OLD_FILES):
+                found += _imports(pickled)
+    except (ValueError, StopIteration, OSError, zipfile.BadZipFile):
+        pass  # the end of what can be read as pickles
+    return [name for name in dict.fromkeys(found) if not _HARMLESS.fullmatch(name)]
+
+
+def _imports(pickled: IO[bytes]) -> Iterator[str]:
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name == "GLOBAL":
+            yield str(argument).replace(" ", ".")
+        elif opcode.name == "STACK_GLOBAL":
+            yield ".".join(strings[-2:])
+        elif isinstance(argument, str):
+            strings.append(argument)
+
+
+def _read_safetensors(path: Path) -> CheckpointFile:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            state = {name: file.get_tensor(name) for name in sorted(file.keys())}
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{path} is damaged or cut off: {error}.") from error
+    content: dict[str, Any] = {"generator": state}
+    if "config" in metadata:
+        try:
+            content["config"] = json.loads(metadata["config"])
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: the configuration stored in it is not JSON ({error}).") from error
+    return replace(unwrap(content, str(path)), mapped=True)

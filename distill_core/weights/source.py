@@ -1,0 +1,141 @@
+"""What `weights=` may be, turned into a state dict and a configuration: one function for all plug-ins."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import WeightsNotFoundError
+from .checkpoint import CheckpointFile, read_checkpoint, read_config, unwrap
+from .hub import ensure
+from .pin import WeightsPin
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+ENDINGS = (".safetensors", ".pt", ".pth", ".pth.tar", ".ckpt", ".bin")
+_TRAINING = re.compile(r"g_\d+\Z")  # what the training scripts of HiFi-GAN and BigVGAN write, the number being steps
+_WEIGHT_NORM = ("weight_g", "weight_v", "original0", "original1")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that were read and not yet put into a model.
+
+    Args:
+        state_dict: name -> tensor on the CPU; large ones may be mapped from the file.
+        config: what decides sizes and mel format; None where only a state dict was given, for which the
+            variant's own configuration holds.
+        origin: where it came from, for messages.
+        path: the file, if there is one.
+    """
+
+    state_dict: dict[str, Tensor]
+    config: dict[str, Any] | None
+    origin: str
+    path: Path | None = None
+
+
+def load_checkpoint(
+    weights: str | os.PathLike[str] | Mapping[str, Any] | None,
+    pin: WeightsPin | None = None,
+    *,
+    names: Sequence[str] = (),
+    progress: bool = True,
+    tqdm_class: Any = None,
+) -> Checkpoint:
+    """Read the weights that `registry.get(weights=…)` names.
+
+    Args:
+        weights: None for the pinned files from the Hub; a folder with `config.json` and a checkpoint; a
+            checkpoint file, with `config.json` beside it if it is not the variant's own architecture; or a
+            state dict, `{"generator": state dict}`, either with "config" or "h" beside it.
+        pin: of the variant, used if `weights` is None.
+        names: what a plug-in's checkpoints are called in a folder, as globs, the best first; by default
+            the pin's files. Failing these, the only file that can be a checkpoint is taken.
+        progress, tqdm_class: see `ensure`.
+
+    Raises:
+        WeightsNotFoundError: no such folder or file, no `config.json`, no checkpoint.
+        UnsafeCheckpointError, CheckpointError: see `read_checkpoint`.
+        WeightsError: see `ensure`.
+    """
+    names = names or [name for name in (pin.files if pin else ()) if name != CONFIG]
+    if isinstance(weights, Mapping):
+        held = unwrap(weights, "weights=")
+        return Checkpoint(held.state_dict, held.config, "a state dict")
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if path.is_dir():
+            return _from_folder(path, names)
+        if path.exists():
+            return _from_file(path)
+        raise WeightsNotFoundError(
+            f"There is no {path}: weights= takes a folder, a file or a state dict that is here already."
+        )
+    if pin is None:
+        raise WeightsNotFoundError("These weights are not on the Hub: pass weights=, a folder, file or state dict.")
+    folder = ensure(pin, progress=progress, tqdm_class=tqdm_class)
+    return _from_cache(folder, pin, names)
+
+
+def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
+    """The checkpoint in a folder: of the first of `names` that is there, else the only candidate.
+
+    Raises:
+        WeightsNotFoundError: none, or several and no way to tell.
+    """
+    for pattern in (*names, "*"):
+        found = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+        if pattern == "*":
+            steps = [path for path in found if _TRAINING.match(path.name)]
+            found = steps[-1:] or [path for path in found if path.name.endswith(ENDINGS)]
+        if len(found) > 1:
+            some = ", ".join(path.name for path in found[:5])
+            raise WeightsNotFoundError(f"{folder} holds several checkpoints ({some}): pass weights= the path of one.")
+        if found:
+            return found[0]
+    wanted = " or ".join(names) or "a .safetensors or .pt file"
+    raise WeightsNotFoundError(f"There is no checkpoint in {folder}: expected {wanted}.")
+
+
+def _from_folder(folder: Path, names: Sequence[str]) -> Checkpoint:
+    path = find_checkpoint(folder, names)
+    found = _from_file(path)
+    if found.config is None:
+        read_config(folder / CONFIG)  # raises: a folder says itself what architecture it holds
+    return found
+
+
+def _from_file(path: Path) -> Checkpoint:
+    read = read_checkpoint(path)
+    config, beside = read.config, path.parent / CONFIG
+    if config is None and beside.exists():
+        config = read_config(beside)
+    return Checkpoint(_owned(read), config, str(path), path)
+
+
+def _from_cache(folder: Path, pin: WeightsPin, names: Sequence[str]) -> Checkpoint:
+    path = find_checkpoint(folder, names)
+    config = read_config(folder / CONFIG) if CONFIG in pin.files else None
+    return Checkpoint(read_checkpoint(path).state_dict, config, f"{pin.repo} at {folder.name[:12]}", path)
+
+
+def _owned(read: CheckpointFile) -> dict[str, Tensor]:
+    """The tensors with nothing left in the file once weight norm is folded.
+
+    A file of the user's own may be overwritten while the vocoder runs, by a training that saves again:
+    tensors mapped from it would change under us, or crash the process where it got shorter. The parts
+    of a weight norm are left out, for folding copies them anyway. The cache's files are never rewritten.
+    """
+    if not read.mapped:
+        return read.state_dict
+    return {
+        name: value if name.rpartition(".")[2] in _WEIGHT_NORM else value.clone()
+        for name, value in read.state_dict.items()
+    }
