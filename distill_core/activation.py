@@ -44,6 +44,11 @@ def import_plugin(candidate: Candidate) -> Any:
         raise _broken(candidate, f"importing {candidate.module} failed: {_brief(error)}") from error
 
 
+def half_imported(plugin: Any) -> bool:
+    """True while the plug-in module's own body is still running, in this thread."""
+    return bool(getattr(getattr(plugin, "__spec__", None), "_initializing", False))
+
+
 def read_cards(candidate: Candidate, plugin: Any) -> tuple[VocoderCard, ...]:
     """Check a plug-in apart from all others and return its cards.
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import catalog
 from .errors import DistillError
 from .hookspecs import ENTRY_POINT_GROUP
 
@@ -48,9 +49,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """Metadata of a distribution that was found again further down the path, or is stale.
+    """Metadata of a distribution that was found again elsewhere on the path, or is stale.
 
-    `empty` says that it holds neither a METADATA file nor entry points: what a broken upgrade leaves.
+    `empty` says that it describes nothing: it lacks METADATA and entry points, or pip renamed it to `~…`
+    and was interrupted before it removed it. Such a leftover can be deleted.
     """
 
     distribution: str
@@ -105,7 +107,8 @@ def discover(distributions: Iterable[Any] | None = None) -> Discovery:
     """The candidates that the metadata of the installed distributions names.
 
     The first metadata of a distribution that names entry points of our group speaks for it, as the first
-    on `sys.path` does for an import; further ones of the same name are duplicates, not rivals.
+    on `sys.path` does for an import; further ones of the same name are duplicates, not rivals. Within one
+    folder the newest version speaks, so that nothing depends on the order in which a folder is listed.
 
     Args:
         distributions: `importlib_metadata.Distribution` objects in the order of the path; by default
@@ -115,40 +118,63 @@ def discover(distributions: Iterable[Any] | None = None) -> Discovery:
         import importlib_metadata
 
         distributions = importlib_metadata.distributions()
-    offering: dict[str, str] = {}  # normalized name -> path of the metadata that speaks for it
-    others: list[Duplicate] = []
+    offering: set[str] = set()  # normalized names
+    others: list[tuple[str, str, str, Any]] = []
     candidates: list[Candidate] = []
-    seen_paths = set()
-    for dist in distributions:
-        path = str(getattr(dist, "_path", ""))
-        if path:
-            real = os.path.realpath(path)
-            if real in seen_paths:
-                continue  # the same folder twice on the path
-            seen_paths.add(real)
-        text = dist.read_text("entry_points.txt") or ""
+    for path, dist in _in_order(distributions):
+        guessed, guessed_version = _name_from_path(path)
+        if guessed.startswith("~"):
+            others.append((guessed, guessed_version, path, None))
+            continue
         # Most distributions are none of ours: one substring search each keeps listing fast.
+        text = dist.read_text("entry_points.txt") or ""
         if ENTRY_POINT_GROUP not in text:
-            name, version = _name_from_path(path)
-            if name:
-                others.append(Duplicate(name, version, path, empty=not text and dist.read_text("METADATA") is None))
+            others.append((guessed, guessed_version, path, dist))
             continue
         points = [point for point in dist.entry_points if point.group == ENTRY_POINT_GROUP]
         if not points:
             continue
         metadata = dist.metadata
-        guessed = _name_from_path(path)
-        name = metadata["Name"] or guessed[0] or "unknown"
-        version = metadata["Version"] or guessed[1]
+        name = metadata["Name"] or guessed or "unknown"
+        version = metadata["Version"] or guessed_version
         if normalized(name) in offering:
-            others.append(Duplicate(name, version, path, empty=False))
+            others.append((name, version, path, dist))
             continue
-        offering[normalized(name)] = path
-        candidates.extend(
-            Candidate(point.name, point.module, name, version, path, metadata["Summary"] or "") for point in points
-        )
-    duplicates = tuple(each for each in others if normalized(each.distribution) in offering)
-    return Discovery(tuple(candidates), duplicates)
+        offering.add(normalized(name))
+        summary = metadata["Summary"] or ""
+        candidates.extend(Candidate(point.name, point.module, name, version, path, summary) for point in points)
+    return Discovery(tuple(candidates), tuple(_duplicates(others, offering)))
+
+
+def _in_order(distributions: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """(path, distribution), each path once, folder by folder; in a folder by name, the newest version first."""
+    folders: dict[str, list[tuple[str, Any]]] = {}
+    seen = set()
+    for dist in distributions:
+        path = str(getattr(dist, "_path", ""))
+        if path:
+            real = os.path.realpath(path)
+            if real in seen:
+                continue  # the same folder twice on the path
+            seen.add(real)
+        folders.setdefault(os.path.dirname(path), []).append((path, dist))
+    for found in folders.values():
+        found.sort(key=lambda each: _version_key(_name_from_path(each[0])[1]), reverse=True)
+        found.sort(key=lambda each: normalized(_name_from_path(each[0])[0]))
+        yield from found
+
+
+def _duplicates(others: Iterable[tuple[str, str, str, Any]], offering: set[str]) -> Iterator[Duplicate]:
+    known = {normalized(name) for name in (*offering, *catalog.KNOWN_DISTRIBUTIONS.values())}
+    for name, version, path, dist in others:
+        if dist is None:  # pip puts ~ in the place of the first letter
+            for whole in sorted(known):
+                if normalized(name[1:]) == whole[1:]:
+                    yield Duplicate(whole, version, path, empty=True)
+        elif normalized(name) in known:
+            empty = not any(dist.read_text(file) for file in ("METADATA", "PKG-INFO", "", "entry_points.txt"))
+            if empty or normalized(name) in offering:
+                yield Duplicate(name, version, path, empty)
 
 
 def _name_from_path(path: str) -> tuple[str, str]:
@@ -157,6 +183,13 @@ def _name_from_path(path: str) -> tuple[str, str]:
         return "", ""
     name, _, version = stem.partition("-")
     return name, version.partition("-")[0]
+
+
+def _version_key(version: str) -> list[tuple[int, int, str]]:
+    """Orders versions well enough to tell an older leftover from what replaced it."""
+    parts = re.findall(r"\d+|[a-z]+", version.lower())
+    # A pre-release's letters sort below the number, or the end, that a release has in their place.
+    return [(1, int(part), "") if part.isdigit() else (-1, 0, part) for part in parts] + [(0, 0, "")]
 
 
 def _split(text: str) -> list[str]:

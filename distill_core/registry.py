@@ -55,6 +55,13 @@ class _Loaded:
     busy: bool = False
 
 
+class _Importing(threading.local):
+    """The plug-ins that this thread is importing, the innermost last."""
+
+    def __init__(self) -> None:
+        self.stack: list[Candidate] = []
+
+
 class Registry:
     """The vocoders of one process.
 
@@ -76,7 +83,7 @@ class Registry:
         self._by_hand: dict[str, Candidate] = {}
         self._cards: dict[str, tuple[VocoderCard, ...]] = {}  # plug-in module -> its cards
         self._failures: dict[Candidate, PluginError] = {}
-        self._importing: list[Candidate] = []
+        self._importing = _Importing()
         self._loaded: dict[tuple[Any, ...], _Loaded] = {}
 
     # What there is
@@ -116,7 +123,53 @@ class Registry:
             UnknownVocoderError: no such name; with the closest names and what to install.
             PluginBlockedError, PluginConflictError, PluginBrokenError, PluginApiError: as the names say.
         """
-        return self._activate(self.candidate(name))
+        return self.activate(self.candidate(name))
+
+    def activate(self, candidate: Candidate) -> VocoderCard:
+        """The card of one candidate, whether or not `get` would use it. Imports its plug-in, not torch.
+
+        A plug-in that fails a check is not let into the plug-in manager, and fails the same way when it
+        is tried again, until `refresh`.
+
+        Raises:
+            PluginBrokenError, PluginApiError: as the names say.
+            PluginError: a plug-in asks for this while it is being imported itself.
+        """
+        key = _plugin_key(candidate)
+        with self._not_while_importing(candidate):
+            plugin = None
+            with self._lock:
+                self._raise_known_failure(candidate)
+                known = self._cards.get(key)
+            try:
+                if known is None:
+                    # Without the lock: another thread may be importing this very module and ask us for names.
+                    plugin = activation.import_plugin(candidate)
+            except PluginError as error:
+                with self._lock:
+                    self._raise_known_failure(candidate)  # of several threads, the first one's error holds
+                    self._failures[candidate] = error
+                raise
+            if plugin is not None and activation.half_imported(plugin):
+                raise _asked_too_early(candidate, candidate)
+            with self._lock:
+                self._raise_known_failure(candidate)
+                try:
+                    cards = self._cards.get(key) or activation.read_cards(candidate, plugin)
+                    card = activation.card_named(candidate, cards)
+                    activation.check_api(candidate, card)
+                except PluginError as error:
+                    self._failures[candidate] = error
+                    raise
+                if key not in self._cards:
+                    self._manager.register(plugin, name=key)
+                    self._cards[key] = cards
+                return card
+
+    def _raise_known_failure(self, candidate: Candidate) -> None:
+        failure = self._failures.get(candidate)
+        if failure is not None:
+            raise failure.with_traceback(None)
 
     def candidate(self, name: str) -> Candidate:
         """The one candidate that `get(name)` would use. From metadata alone.
@@ -157,6 +210,10 @@ class Registry:
     def discovery(self) -> Discovery:
         """What the metadata said: candidates, and duplicate or stale metadata beside them."""
         return self._discovered()[0]
+
+    def ignored(self) -> list[Candidate]:
+        """What is installed but not looked at because of `DISTILL_VOCODERS_AUTOLOAD=0`."""
+        return [] if self.settings.autoload else list(self._find().candidates)
 
     @property
     def plugin_manager(self) -> Any:
@@ -224,7 +281,7 @@ class Registry:
         state = weights if isinstance(weights, Mapping) else None
         name = self.resolve(name, vocoder_state=state).name
         candidate = self.candidate(name)
-        card = self._activate(candidate)
+        card = self.activate(candidate)
         chosen = card.variant(variant)
         source = MelSpec.preset(mel) if isinstance(mel, str) else mel
 
@@ -355,7 +412,12 @@ class Registry:
     def _unknown(self, name: str) -> UnknownVocoderError:
         names = self.names()
         to_install = catalog.KNOWN_DISTRIBUTIONS.get(name)
-        if to_install:
+        if not self.settings.autoload:
+            message = (
+                f"There is no vocoder {name!r} here, because DISTILL_VOCODERS_AUTOLOAD turns off the search for "
+                "installed plug-ins. Unset it, or register the plug-in by hand."
+            )
+        elif to_install:
             message = f"The vocoder {name!r} is not installed. Install it: pip install {to_install}"
         else:
             known = sorted({*names, *catalog.KNOWN_DISTRIBUTIONS})
@@ -366,42 +428,15 @@ class Registry:
                 message += f" For {missing[0]!r}: pip install {catalog.KNOWN_DISTRIBUTIONS[missing[0]]}"
         return UnknownVocoderError(message, name=name, suggestions=closest(name, names))
 
-    def _activate(self, candidate: Candidate) -> VocoderCard:
-        key = _plugin_key(candidate)
-        with self._lock, self._not_while_importing(candidate):
-            failure = self._failures.get(candidate)
-            if failure is not None:
-                raise failure.with_traceback(None)
-            try:
-                cards = self._cards.get(key)
-                plugin = None
-                if cards is None:
-                    plugin = activation.import_plugin(candidate)
-                    cards = activation.read_cards(candidate, plugin)
-                card = activation.card_named(candidate, cards)
-                activation.check_api(candidate, card)
-                if plugin is not None:
-                    self._manager.register(plugin, name=key)
-                    self._cards[key] = cards
-            except PluginError as error:
-                self._failures[candidate] = error
-                raise
-            return card
-
     @contextmanager
     def _not_while_importing(self, candidate: Candidate) -> Iterator[None]:
-        if self._importing:
-            culprit = self._importing[-1]
-            raise PluginError(
-                f"{culprit.module} ({culprit.origin}) asked the registry for {candidate.name!r} while it was "
-                "itself being imported. Move that call into a function that runs later.",
-                distribution=culprit.distribution or None,
-            )
-        self._importing.append(candidate)
+        if self._importing.stack:
+            raise _asked_too_early(self._importing.stack[-1], candidate)
+        self._importing.stack.append(candidate)
         try:
             yield
         finally:
-            self._importing.pop()
+            self._importing.stack.pop()
 
     def _load_once(self, key: tuple[Any, ...], weights: object, load: Callable[[], VocoderBase]) -> VocoderBase:
         with self._lock:
@@ -420,6 +455,14 @@ class Registry:
                             if self._loaded.get(key) is slot:
                                 del self._loaded[key]
             return slot.vocoder
+
+
+def _asked_too_early(culprit: Candidate, candidate: Candidate) -> PluginError:
+    return PluginError(
+        f"{culprit.module} ({culprit.origin}) asked the registry for {candidate.name!r} while it was itself being "
+        "imported. Move that call into a function that runs later.",
+        distribution=culprit.distribution or None,
+    )
 
 
 def _plugin_key(candidate: Candidate) -> str:

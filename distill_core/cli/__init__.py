@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from . import info, list_, vocode, weights
+from . import doctor, explain, info, list_, vocode, weights
 
-COMMANDS = (list_, info, vocode, weights)
+COMMANDS = (list_, info, vocode, weights, explain, doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:
