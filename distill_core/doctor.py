@@ -26,12 +26,31 @@ if TYPE_CHECKING:
     from .registry import Registry
 
 VARIABLES = (
-    "DISTILL_VOCODERS_AUTOLOAD DISTILL_VOCODERS_DISABLE DISTILL_VOCODER_PREFER "
-    "HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE XDG_CACHE_HOME HF_ENDPOINT HF_HUB_OFFLINE HF_TOKEN "
-    "HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY REQUESTS_CA_BUNDLE SSL_CERT_FILE "
-    "CUDA_VISIBLE_DEVICES PYTORCH_CUDA_ALLOC_CONF PYTORCH_ALLOC_CONF PYTORCH_ENABLE_MPS_FALLBACK "
-    "OMP_NUM_THREADS MKL_NUM_THREADS PYTHONPATH PYTHONNOUSERSITE"
-).split()
+    "DISTILL_VOCODERS_AUTOLOAD",
+    "DISTILL_VOCODERS_DISABLE",
+    "DISTILL_VOCODER_PREFER",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTHONPATH",
+    "PYTHONNOUSERSITE",
+)
 """Environment variables that change what distill does; proxies count in lower case as well."""
 
 PACKAGES = ("torch", "numpy", "pluggy", "huggingface_hub", "safetensors", "tqdm", "soundfile", "soxr")
@@ -46,7 +65,8 @@ import torch
 seconds = time.perf_counter() - started
 from distill_core.device import KINDS, why_unusable
 devices = {kind: why_unusable(torch.device(kind)) for kind in KINDS}
-names = {"cuda": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]} if not devices["cuda"] else {}
+cards = range(torch.cuda.device_count()) if not devices["cuda"] else ()
+names = {"cuda": [torch.cuda.get_device_name(card) for card in cards]}
 print(json.dumps({"version": torch.__version__, "file": torch.__file__, "seconds": round(seconds, 2),
     "threads": torch.get_num_threads(), "built_for_cuda": torch.version.cuda, "devices": devices, "names": names}))
 """
@@ -148,9 +168,8 @@ def _vocoders(registry: Registry) -> tuple[tuple[Explanation, ...], list[str]]:
     stories = tuple(registry.explain(name) for name in sorted(names | settings.disabled))
     problems = []
     for story in stories:
-        for candidate in story.candidates:
-            if candidate.verdict in ("broken", "wrong api"):
-                problems.append(f"{candidate.reason} {candidate.advice}")
+        failing = [each for each in story.candidates if each.verdict in ("broken", "wrong api")]
+        problems += [f"{each.reason} {each.advice}" for each in failing]
         problems += [advice for advice in story.advice if advice not in problems]
     problems += [leftover_line(each) for each in registry.discovery.duplicates if each.empty]
     offered = {normalized(each.distribution) for each in (*registry.candidates(), *registry.ignored())}
@@ -225,7 +244,8 @@ def _report(found: Diagnosis) -> Iterator[str]:
         yield from (f"  | {line}" for line in rest)
     else:
         cuda = f", built for CUDA {torch['built_for_cuda']}" if torch["built_for_cuda"] else ", built without CUDA"
-        yield f"torch         {torch['version']}{cuda}, {torch['threads']} threads, import takes {torch['seconds']:.1f} s"
+        took = f"{torch['threads']} threads, import takes {torch['seconds']:.1f} s"
+        yield f"torch         {torch['version']}{cuda}, {took}"
         for kind, reason in torch["devices"].items():
             names = ", ".join(torch["names"].get(kind, ()))
             works = f"works ({names})" if names else "works"

@@ -220,7 +220,7 @@ def _broken(offer: Candidate, error: PluginError) -> CandidateStory:
     text = "".join(traceback.format_exception(type(cause), cause, cause.__traceback__)) if cause is not None else ""
     advice = _reinstall(offer)
     if isinstance(cause, ModuleNotFoundError) and cause.name and not offer.module.startswith(cause.name):
-        advice = f"Install what it needs: it could not find the module {cause.name!r}. Or {advice[0].lower()}{advice[1:]}"
+        advice = f"It could not find the module {cause.name!r}: install what brings it. Or else: {advice}"
     return _tell(offer, "broken", str(error), advice, traceback=text)
 
 
