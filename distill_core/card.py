@@ -6,8 +6,9 @@ Plain data: importing this module, and building a card, imports no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from .errors import UnknownVariantError
 from .mel.spec import MelSpec
@@ -47,6 +48,20 @@ class Variant:
             raise ValueError(f"Variant.sample_rate must be positive (Hz), not {self.sample_rate!r}.")
         if self.weights is not None and not isinstance(self.weights, WeightsPin):
             raise TypeError(f"Variant.weights must be a WeightsPin or None, not {type(self.weights).__name__}.")
+
+    def with_config(self, config: Mapping[str, Any] | None, *, own: bool) -> Variant:
+        """This variant as a checkpoint's own `config.json` describes it.
+
+        Args:
+            config: HiFi-GAN's and BigVGAN's keys, see `MelSpec.from_config`; None: nothing to say.
+            own: the weights are the caller's, not the ones this variant is published with.
+
+        Raises:
+            CheckpointError: the configuration describes no mel format.
+        """
+        mel = self.mel if config is None else MelSpec.from_config(config)
+        described = replace(self, mel=mel, sample_rate=mel.sample_rate)
+        return replace(described, name=f"{self.name} (own weights)", weights=None, parameters=0) if own else described
 
 
 @dataclass(frozen=True)

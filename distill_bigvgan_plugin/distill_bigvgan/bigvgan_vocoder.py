@@ -14,7 +14,6 @@ from distill_core.module_vocoder import ModuleVocoder
 from distill_core.weights import load_checkpoint
 
 from ._vendor.bigvgan import CONFIGS, BigVGAN, halo
-from .variants import CHECKPOINT_FILE
 
 
 class BigVGANVocoder(ModuleVocoder):
@@ -59,13 +58,12 @@ def load(
         WeightsError: the weights cannot be had, are damaged, or are those of another model.
     """
     checkpoint = load_checkpoint(
-        variant.weights, weights, filenames=(CHECKPOINT_FILE,), progress=progress, tqdm_class=tqdm_class
+        weights, variant.weights, names=BigVGAN.checkpoint_names, progress=progress, tqdm_class=tqdm_class
     )
+    described = variant.with_config(checkpoint.config, own=weights is not None)
     config = checkpoint.config or CONFIGS[f"bigvgan_{variant.name}"]
     try:
         model = BigVGAN.from_state_dict(config, checkpoint.state_dict)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
-    return BigVGANVocoder(
-        model, checkpoint.describe(variant), device=device, precision=precision, chunk_frames=chunk_frames
-    )
+    return BigVGANVocoder(model, described, device=device, precision=precision, chunk_frames=chunk_frames)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from distill_core import weights
+from distill_core.weights import WeightsPin, cached, ensure
 
 from .plugin import CARD
 
@@ -22,7 +22,7 @@ def ensure_bigvgan_weights(variant: str | None = None, *, progress: bool = True,
         UnknownVariantError: no such variant.
         WeightsError: offline, refused, damaged: each its own subclass and message.
     """
-    return weights.ensure(_pin(variant), progress=progress, tqdm_class=tqdm_class)
+    return ensure(_pin(variant), progress=progress, tqdm_class=tqdm_class)
 
 
 def is_bigvgan_cached(variant: str | None = None) -> bool:
@@ -31,10 +31,10 @@ def is_bigvgan_cached(variant: str | None = None) -> bool:
     Raises:
         UnknownVariantError: no such variant.
     """
-    return weights.cached(_pin(variant)) is not None
+    return cached(_pin(variant)) is not None
 
 
-def _pin(variant: str | None) -> weights.WeightsPin:
+def _pin(variant: str | None) -> WeightsPin:
     pin = CARD.variant(variant).weights
     assert pin is not None  # every published variant has one
     return pin

@@ -58,10 +58,10 @@ def load(
         WeightsError: the weights are not there, are damaged, or are those of another model.
     """
     source = pretrained_checkpoint(variant.name) if weights is None else weights
-    checkpoint = load_checkpoint(None, source, filenames=HiFiGAN.checkpoint_names)
+    checkpoint = load_checkpoint(source, names=HiFiGAN.checkpoint_names)
+    described = variant.with_config(checkpoint.config, own=weights is not None)
     try:
         model = HiFiGAN.from_state_dict(checkpoint.config or CONFIGS["v1"], checkpoint.state_dict)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
-    described = variant if weights is None else checkpoint.describe(variant)
     return HiFiGANVocoder(model, described, device=device, precision=precision, chunk_frames=chunk_frames)

@@ -1,0 +1,256 @@
+"""distill-vocoder as people and programs use it: output, exit codes, errors, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill_core import registry
+from distill_core.cli import main
+from tests import checkpoints, toy
+
+soundfile = pytest.importorskip("soundfile")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toy_vocoder():
+    """A vocoder of the tests' own beside those that are installed."""
+    registry.register(toy.plugin(toy.card("toy")))
+    yield
+    del registry._by_hand["toy"]
+    registry.unload()
+    registry.refresh()
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "sound.wav"
+    time = np.arange(4410) / 44100
+    soundfile.write(path, 0.5 * np.stack([np.sin(2000 * time), np.cos(900 * time)], axis=1), 44100)
+    return path
+
+
+def run(*argv: object) -> int:
+    return main([str(each) for each in argv])
+
+
+def test_a_sound_comes_back_at_its_own_length_with_its_own_channels(sound: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.wav"
+    assert run("vocode", sound, "-o", out, "--vocoder", "toy") == 0
+    wave, rate = soundfile.read(out, always_2d=True)
+    assert (rate, wave.shape) == (8000, (800, 2))
+    assert "x real time" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["npy", "pt", "safetensors", "mapping.pt"])
+def test_a_mel_is_vocoded_whatever_file_it_is_in(kind: str, tmp_path: Path) -> None:
+    mel = toy.mel(1, 20)
+    path = tmp_path / f"mel.{kind}"
+    if kind == "npy":
+        np.save(path, mel[0].numpy())
+    elif kind == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file({"mel": mel}, path)
+    else:
+        torch.save({"mel": mel, "other": mel} if "mapping" in kind else mel, path)
+    out = tmp_path / "new folder" / "out.flac"
+    assert run("vocode", path, "-o", out, "--vocoder", "toy") == 0
+    wave, _ = soundfile.read(out)
+    want = toy.ToyVocoder().mel_to_waveform(mel)[0, 0].numpy()
+    assert np.abs(wave - want).max() < 1e-3
+
+
+def test_a_batch_of_mels_becomes_a_numbered_file_each(tmp_path: Path) -> None:
+    np.save(tmp_path / "mels.npy", toy.mel(3, 20).numpy())
+    assert run("vocode", tmp_path / "mels.npy", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 0
+    assert sorted(path.name for path in tmp_path.glob("*.wav")) == ["out.0.wav", "out.1.wav", "out.2.wav"]
+
+
+def test_several_inputs_go_to_a_folder_and_json_tells_where(sound: Path, tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "mel.npy", toy.mel(1, 20).numpy())
+    out = tmp_path / "results"
+    assert run("vocode", sound, tmp_path / "mel.npy", "-o", out, "--vocoder", "toy", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [Path(each["output"]).name for each in printed["files"]] == ["sound.wav", "mel.wav"]
+    assert all(Path(each["output"]).is_file() for each in printed["files"])
+    assert printed["report"]["engine"] == "eager"
+
+
+def test_nothing_is_overwritten_without_force(sound: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"precious")
+    assert run("vocode", sound, "-o", out, "--vocoder", "toy") == 1
+    assert out.read_bytes() == b"precious"
+    assert "--force" in capsys.readouterr().err
+    assert run("vocode", sound, "-o", out, "--vocoder", "toy", "--force") == 0
+    assert out.read_bytes()[:4] == b"RIFF"
+    assert run("vocode", sound, "-o", sound, "--vocoder", "toy", "--force") == 1
+    assert "is an input" in capsys.readouterr().err
+
+
+def test_two_inputs_for_one_output_are_refused_before_anything_runs(sound: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "other").mkdir()
+    again = tmp_path / "other" / "sound.flac"
+    again.write_bytes(b"")
+    assert run("vocode", sound, again, "-o", f"{tmp_path}/out/", "--vocoder", "toy") == 1
+    assert "would both be written" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def hostile(tmp_path: Path, what: str) -> Path:
+    path = tmp_path / what
+    if what == "mel of 8 bands.npy":
+        np.save(path, np.zeros((8, 10), dtype=np.float32))
+    elif what == "rank 1.npy":
+        np.save(path, np.zeros(10, dtype=np.float32))
+    elif what == "integers.npy":
+        np.save(path, np.zeros((5, 10), dtype=np.int64))
+    elif what == "nan.npy":
+        np.save(path, np.full((5, 10), np.nan, dtype=np.float32))
+    elif what == "no frames.npy":
+        np.save(path, np.zeros((5, 0), dtype=np.float32))
+    elif what == "objects.npy":
+        np.save(path, np.array([{}], dtype=object))
+    elif what == "code.pt":
+        torch.save(Bomb(tmp_path), path)
+    elif what == "text.wav":
+        path.write_text("not audio")
+    elif what == "empty.wav":
+        path.write_bytes(b"")
+    elif what == "no samples.wav":
+        soundfile.write(path, np.zeros((0, 1)), 44100)
+    elif what == "nan.wav":
+        soundfile.write(path, np.full(4000, np.nan), 44100, subtype="FLOAT")
+    return path
+
+
+class Bomb:
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "ran")
+
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("mel of 8 bands.npy", "5 bands"),
+        ("rank 1.npy", "[10]"),
+        ("integers.npy", "floating-point"),
+        ("nan.npy", "finite"),
+        ("no frames.npy", "at least one"),
+        ("objects.npy", "cannot be read"),
+        ("code.pt", "cannot be read"),
+        ("text.wav", "cannot be read as audio"),
+        ("empty.wav", "cannot be read as audio"),
+        ("no samples.wav", "no samples"),
+        ("nan.wav", "NaN"),
+        ("missing.wav", "no such file"),
+        ("missing.npy", "no such file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line_and_exit_code_1(what, words, tmp_path: Path, capsys) -> None:
+    path = hostile(tmp_path, what)
+    assert run("vocode", path, "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if line.startswith("error")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert what in lines[0]
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "out.wav").exists()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_one_bad_file_stops_no_other(sound: Path, tmp_path: Path, capsys) -> None:
+    bad = hostile(tmp_path, "text.wav")
+    assert run("vocode", bad, sound, "-o", tmp_path / "out", "--vocoder", "toy", "--json") == 1
+    printed = json.loads(capsys.readouterr().out)["files"]
+    assert "error" in printed[0]
+    assert Path(printed[1]["output"]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--vocoder", "no-such"], "There is no vocoder 'no-such'"),
+        (["--vocoder", "toy", "--variant", "x"], "no variant 'x'"),
+        (["--vocoder", "toy", "--device", "cuda:77"], "cuda:77"),
+        (["--vocoder", "toy", "--mel", "x"], "no mel preset 'x'"),
+        (["--vocoder", "toy", "--subtype", "GSM_9000"], "GSM_9000"),
+        (["--vocoder", "bigvgan", "--weights", "/no/such/folder"], "/no/such/folder"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_one_line(argv, words, sound: Path, tmp_path: Path, capsys) -> None:
+    assert run("vocode", sound, "-o", tmp_path / "out.wav", *argv) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["vocode"], ["vocode", "x.wav"], ["info"]])
+def test_wrong_usage_is_exit_code_2(argv, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(sound: Path, tmp_path: Path, capsys) -> None:
+    assert run("vocode", sound, "-o", tmp_path / "out.docx", "--vocoder", "toy") == 1
+    assert ".wav, .flac" in capsys.readouterr().err
+
+
+def test_list_and_info_print_tables_and_json(capsys) -> None:
+    assert run("list", "--json") == 0
+    names = {row["name"] for row in json.loads(capsys.readouterr().out)}
+    assert {"toy", "bigvgan", "hifigan"} <= names
+    assert run("list") == 0
+    assert capsys.readouterr().out.startswith("NAME")
+    assert run("info", "bigvgan", "--json") == 0
+    info = json.loads(capsys.readouterr().out)
+    assert len(info["variants"]) == 9
+    assert info["variants"][0]["weights"]["confirmed"] is True
+    assert run("info", "bigvgan") == 0
+    text = capsys.readouterr().out
+    assert "v2_44khz_128band_512x (default): 44100 Hz, 122.2 M parameters" in text
+    assert run("info", "bigvgam") == 1
+    assert "Did you mean 'bigvgan'" in capsys.readouterr().err
+
+
+def test_list_imports_neither_torch_nor_a_plugin() -> None:
+    script = (
+        "import sys; from distill_core.cli import main; main(['list'])\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "heavy = {'torch', 'numpy', 'soundfile', 'huggingface_hub', 'distill_bigvgan', 'distill_hifigan'}\n"
+        "print(sorted(loaded & heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_weights_of_ones_own_from_the_terminal(sound: Path, tmp_path: Path) -> None:
+    folder = checkpoints.write(tmp_path / "weights", checkpoints.bigvgan_files())
+    out = tmp_path / "out.wav"
+    assert run("vocode", sound, "-o", out, "--vocoder", "bigvgan", "--weights", folder, "--quiet") == 0
+    assert soundfile.info(out).samplerate == 22050
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m distill_core.cli info bigvgan | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
