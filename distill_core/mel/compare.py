@@ -66,8 +66,7 @@ def _reasons(source: MelSpec, target: MelSpec) -> list[str]:
         )
     elif (bands := _bands_between(source, low, high)) < _MIN_BANDS * covered:
         reasons.append(
-            f"the source has {bands:.0f} bands where the target has {covered:.0f}: too few to tell their "
-            "contents apart"
+            f"the source has {bands:.0f} bands where the target has {covered:.0f}: too few to tell their contents apart"
         )
     hop, window = _milliseconds(source)[0], _milliseconds(target)[1]
     if hop > _MAX_HOP * window:
@@ -112,9 +111,7 @@ def _lost(source: MelSpec, target: MelSpec) -> list[str]:
         )
     if source.power != target.power:
         kinds = {1.0: "magnitudes", 2.0: "powers"}
-        lost.append(
-            f"{kinds[source.power]} become {kinds[target.power]}: how evenly a band is filled is estimated"
-        )
+        lost.append(f"{kinds[source.power]} become {kinds[target.power]}: how evenly a band is filled is estimated")
     return lost or ["nothing of note: only the representation differs"]
 
 

@@ -32,7 +32,7 @@ def hz_to_mel(hz: Any, scale: MelScale) -> Floats:
     if scale == "htk":
         return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
     above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
-    return np.where(hz >= _BREAK_HZ, above, hz / _HZ_PER_MEL)
+    return np.asarray(np.where(hz >= _BREAK_HZ, above, hz / _HZ_PER_MEL))
 
 
 def mel_to_hz(mel: Any, scale: MelScale) -> Floats:
@@ -43,7 +43,7 @@ def mel_to_hz(mel: Any, scale: MelScale) -> Floats:
     if scale == "htk":
         return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
     above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))
-    return np.where(mel >= _BREAK_MEL, above, mel * _HZ_PER_MEL)
+    return np.asarray(np.where(mel >= _BREAK_MEL, above, mel * _HZ_PER_MEL))
 
 
 def band_edges(spec: MelSpec) -> Floats:

@@ -214,7 +214,7 @@ class MelSpec:
         """One line for people, with every field that makes a difference."""
         assert self.fmax is not None
         kind = "magnitude" if self.power == 1.0 else "power"
-        log = "no logarithm" if self.log is None else self.log
+        log: str = self.log or "no logarithm"
         if self.log != "log1p" and self.floor > 0:
             log += f" above {self.floor:g}"
         window = "" if self.win_length == self.n_fft else f", window {self.win_length}"

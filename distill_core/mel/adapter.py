@@ -1,0 +1,199 @@
+"""MelAdapter: mels of one format -> mels of another, in one piece or slice by slice."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from ..errors import InvalidMelError, MelMismatch
+from . import refine as refinement
+from .compare import compare
+from .inversion import Inversion, finish
+from .spec import MelSpec
+from .timing import FrameClock
+
+# Target frames converted at a time: bounds the memory, about 30 kB a frame and layer with the refinement.
+_RUN = 512
+
+
+class MelAdapter:
+    """Conversion between two mel formats.
+
+    Bands become a spectrum, the spectrum moves in Hz (never by bin number), frame centres are matched in
+    seconds; where a refinement is shipped for the pair, it corrects the result. Beyond the first and last
+    source frame, the mel is taken to stay as it is there. Stateless after construction: several threads
+    may share one.
+
+    Args:
+        source: the format of the mels at hand.
+        target: the format wanted.
+        device: where to compute; the mels come and go there.
+        refine: use the learned refinement where there is one for the pair.
+
+    Raises:
+        MelMismatch: the formats are incompatible; the message says why.
+    """
+
+    def __init__(
+        self,
+        source: MelSpec,
+        target: MelSpec,
+        *,
+        device: torch.device | str = "cpu",
+        refine: bool = True,
+    ) -> None:
+        self.comparison = compare(source, target)
+        if self.comparison.kind == "incompatible":
+            raise MelMismatch(
+                f"A mel in the format {source} cannot be converted to {target}: {'; '.join(self.comparison.reasons)}."
+            )
+        self.source = source
+        self.target = target
+        self._clock = FrameClock(source, target)
+        net = refinement.load(source, target) if refine else None
+        self.refined = net is not None
+        """Whether a learned refinement is in use."""
+        self._before, self._after = (refinement.BEFORE, refinement.AFTER) if self.refined else (0, 1)
+        if self._same:
+            self._before = self._after = 0
+        self._net = net
+        self.to(device)
+
+    @property
+    def _same(self) -> bool:
+        return self.comparison.kind == "exact"
+
+    @property
+    def context(self) -> int:
+        """Source frames on either side that a target frame may depend on."""
+        return max(self._before, self._after)
+
+    def to(self, device: torch.device | str) -> MelAdapter:
+        """Move the constants to another device; returns the adapter itself."""
+        self.device = torch.device(device)
+        if self._same:
+            return self
+        self._inversion = Inversion(self.source, self.target, self.device)
+        if self._net is not None:
+            # The loaded network is shared between adapters, so it is copied rather than moved.
+            self._net = copy.deepcopy(self._net).to(self.device)
+            self._warp = refinement.warp_matrix(self.source, self.target).to(self.device)
+        return self
+
+    # Frames
+
+    def out_frames(self, n_source_frames: int) -> int:
+        """How many target frames so many source frames become: their duration, rounded up.
+
+        T frames of a centred format, such as the app's, last (T - 1) hops, as for an inverse STFT.
+        """
+        return self._clock.duration(n_source_frames)
+
+    def window(self, start: int, stop: int, total: int | None) -> tuple[int, int]:
+        """The source frames [lo, hi) that target frames [start, stop) depend on.
+
+        Args:
+            start, stop: target frames, start < stop.
+            total: source frames of the whole mel; None while it is still growing, and then `hi` may lie
+                beyond what has arrived (see `ready`).
+        """
+        lo = max(0, self._clock.before(start) - self._before)
+        hi = max(1, self._clock.before(stop - 1) + self._after + 1)
+        if total is not None:
+            # Beyond the last frame, the last frame stands.
+            lo, hi = min(lo, total - 1), min(hi, total)
+        return lo, hi
+
+    def ready(self, n_source_frames: int) -> int:
+        """How many target frames are settled once so many source frames are there, whatever follows."""
+        count = self._clock.count_before(n_source_frames - self._after)
+        return min(count, self.out_frames(n_source_frames))
+
+    # Conversion
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        """A whole mel `[B, n, T]` in the target's format, `[B, m, out_frames(T)]`, in float32.
+
+        Raises:
+            InvalidMelError: not a floating-point tensor of rank 3 with the source's number of bands and
+                at least one frame.
+        """
+        total = mel.shape[-1] if mel.ndim == 3 else 0
+        return self.convert(mel, offset=0, start=0, stop=self.out_frames(total), total=total)
+
+    def convert(self, mel: Tensor, *, offset: int, start: int, stop: int, total: int | None) -> Tensor:
+        """Target frames [start, stop) of a mel of which a slice is at hand.
+
+        The result does not depend on how the mel was sliced, beyond rounding.
+
+        Args:
+            mel: source frames [offset, offset + T) as `[B, n, T]`, at least those of `window`.
+            offset: the first of them, counted from the beginning of the whole mel.
+            start, stop: target frames wanted.
+            total: source frames of the whole mel, or None while it is still growing.
+
+        Returns:
+            `[B, m, stop - start]` in float32.
+
+        Raises:
+            InvalidMelError: see `__call__`.
+            ValueError: the slice lacks frames that the result depends on.
+        """
+        self._check(mel)
+        if stop <= start:
+            return mel.new_zeros((mel.shape[0], self.target.n_mels, 0), dtype=torch.float32)
+        lo, hi = self.window(start, stop, total)
+        if offset > lo or offset + mel.shape[-1] < hi:
+            raise ValueError(
+                f"Target frames {start} to {stop} depend on source frames {lo} to {hi}; "
+                f"the slice holds {offset} to {offset + mel.shape[-1]}."
+            )
+        if self._same:
+            return mel[:, :, start - offset : stop - offset].float()
+        pieces = []
+        for first in range(start, stop, _RUN):
+            last = min(first + _RUN, stop)
+            lo, hi = self.window(first, last, total)
+            pieces.append(self._run(mel[:, :, lo - offset : hi - offset], lo, first, last))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
+
+    @torch.no_grad()
+    def _run(self, mel: Tensor, lo: int, start: int, stop: int) -> Tensor:
+        """`convert` of a slice that is just the window beginning at source frame `lo`."""
+        mel = mel.float()
+        whole, phase = self._clock.positions(start, stop)
+        span = torch.arange(-self._before, self._after + 1)
+        index = (whole[:, None] - lo + span).clamp(0, mel.shape[-1] - 1).to(mel.device)
+        phase = phase.to(mel.device)
+        bands = self._inversion(mel)
+        # Between frames, band values are mixed linearly: for magnitudes the least biased way on recordings.
+        here, after = bands[:, :, index[:, self._before]], bands[:, :, index[:, self._before + 1]]
+        made = finish(here + (after - here) * phase, self.target)
+        if self._net is None:
+            return made
+        loudness = refinement.warped(mel, self.source, self._warp)
+        batch, frames = mel.shape[0], stop - start
+
+        def around(values: Tensor) -> Tensor:
+            """`[B, m, T]` -> the frames around each target frame, `[B * frames, FRAMES, m]`."""
+            return values.transpose(1, 2)[:, index.flatten()].reshape(batch * frames, refinement.FRAMES, -1)
+
+        loud = around(loudness)
+        correction = self._net(refinement.log_levels(around(bands)), loud, phase.repeat(batch))
+        correction = correction.reshape(batch, frames, -1).transpose(1, 2)
+        # Digital silence is not for the network to judge.
+        sounding = (loud.amax(dim=(1, 2)) > 0).reshape(batch, 1, frames)
+        lowest = finish(torch.zeros((), device=mel.device), self.target)
+        return torch.where(sounding, torch.maximum(made + correction, lowest), made)
+
+    def _check(self, mel: Tensor) -> None:
+        bands = self.source.n_mels
+        if not isinstance(mel, Tensor):
+            raise InvalidMelError(f"A mel must be a tensor [B, {bands}, T], not {type(mel).__name__}.")
+        if mel.ndim != 3 or mel.shape[1] != bands or mel.shape[2] == 0 or not mel.is_floating_point():
+            raise InvalidMelError(
+                f"Expected a floating-point mel [B, {bands}, T] with T of 1 or more, in the format "
+                f"{self.source}; got {list(mel.shape)} of {mel.dtype}."
+            )

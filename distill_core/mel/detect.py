@@ -1,0 +1,110 @@
+"""Is a mel plainly in another format than it is said to be? What its values alone can tell.
+
+A mel's logarithm leaves marks no sound can remove: `log1p` of energies is never negative, while the natural
+logarithm of magnitudes with a floor of 1e-5 is negative wherever there is no loud sound, and never below
+the floor. Filters and scales leave no such marks, and are not looked for.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import MelMismatch
+from .filters import filterbank
+from .spec import MelSpec
+
+# What a decoder adds to a true mel may cross a bound by so much before the bound speaks against it.
+_NOISE = 0.5
+# The share of values that has to be on the wrong side.
+_SHARE = 0.02
+# Few values say little.
+_MIN_VALUES = 64
+# Amplitude above full scale that is still taken for sound.
+_HEADROOM = 4.0
+_MAX_FRAMES = 512
+
+
+def looks_like(mel: Tensor, spec: MelSpec) -> bool:
+    """Whether the values of `mel`, of any shape, could be those of the format `spec`. Doubts count for it."""
+    return _objection(_sample(mel), spec) is None
+
+
+def check_format(mel: Tensor, spec: MelSpec) -> None:
+    """Refuse a mel whose values cannot be those of the format `spec`.
+
+    Costs well under a millisecond on a CPU: at most 512 frames are looked at. Silence and very short mels
+    pass.
+
+    Args:
+        mel: `[B, n_mels, T]`, or any other shape with frames last.
+        spec: the format it is said to be in.
+
+    Raises:
+        MelMismatch: it is plainly in another format; the message names the likely one.
+    """
+    values = _sample(mel)
+    objection = _objection(values, spec)
+    if objection is None:
+        return
+    likely = _likely(values, spec, mel.shape[-2] if mel.ndim >= 2 else None)
+    guess = f" It looks like {likely}." if likely else ""
+    raise MelMismatch(
+        f"This mel is not in the format {spec}: {objection}.{guess} Name the format it is in with mel=, or "
+        "pass check_format=False if it is right all the same."
+    )
+
+
+def _sample(mel: Tensor) -> Tensor:
+    """The values to look at: evenly spaced frames of a long mel, as float32."""
+    frames = mel.shape[-1] if mel.ndim else 0
+    if frames > _MAX_FRAMES:
+        mel = mel[..., :: -(-frames // _MAX_FRAMES)]
+    return mel.detach().float().flatten()
+
+
+def _bounds(spec: MelSpec) -> tuple[float, float]:
+    """The least and the greatest value that sound below `_HEADROOM` can have in a format."""
+    full_scale = (_HEADROOM * spec.win_length / 4) ** spec.power
+    greatest = full_scale * float(filterbank(spec).sum(axis=1).max())
+    return _log(spec.floor, spec), _log(greatest, spec)
+
+
+def _log(value: float, spec: MelSpec) -> float:
+    if spec.log is None:
+        return value
+    return {"ln": math.log, "log10": math.log10, "log1p": math.log1p}[spec.log](value)
+
+
+def _objection(values: Tensor, spec: MelSpec) -> str | None:
+    """What speaks against a format, or None."""
+    if values.numel() < _MIN_VALUES:
+        return None
+    least, greatest = _bounds(spec)
+    low, high = (float(bound) for bound in torch.aminmax(values))
+    if low < least - _NOISE and _share(values < least - _NOISE) > _SHARE:
+        return f"its values go down to {low:.3g}, where that format ends at {least:.3g}"
+    if high > greatest + _NOISE and _share(values > greatest + _NOISE) > _SHARE:
+        return f"its values go up to {high:.3g}, where that format ends at about {greatest:.3g}"
+    if spec.log in ("ln", "log10") and low >= -_NOISE and high > _NOISE:
+        return f"its values go from {low:.3g} to {high:.3g}; in {spec.log} that would be din in every band"
+    return None
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.float().mean())
+
+
+def _likely(values: Tensor, spec: MelSpec, bands: int | None) -> str | None:
+    """The preset, of as many bands, that the values could be in: the one whose kind of logarithm fits."""
+    for name in MelSpec.presets():
+        candidate = MelSpec.preset(name)
+        if candidate.log != spec.log and candidate.n_mels == bands and _objection(values, candidate) is None:
+            return str(candidate)
+    for log, kind in (("log1p", "log1p of energies"), ("ln", "ln of magnitudes with a floor of 1e-5")):
+        negative = float(values.min()) < -_NOISE
+        if log != spec.log and negative == (log == "ln"):
+            return kind
+    return None

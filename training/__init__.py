@@ -1,0 +1,1 @@
+"""Commands that make what the packages ship. Not part of any distribution."""

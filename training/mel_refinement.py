@@ -1,0 +1,347 @@
+"""Train the learned refinement of `distill_core.mel.MelAdapter`, and write its weights.
+
+    python -m training.mel_refinement --target hifigan-22khz-80band --minutes 15
+
+Needs the recordings of `training/recordings.py` and `espeak-ng` (apt-get install espeak-ng) for speech:
+no recorded speech is trained on, so that all there is can be tested on. Every sound is varied in speed,
+level and colour, mixed, and analysed in both formats; then the source gets the noise of a decoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_core.mel import MelSpec, refine
+from distill_core.mel.inversion import Inversion, finish
+from distill_core.mel.timing import FrameClock
+
+from . import recordings
+
+RATE = 48_000
+CROP = 32
+SENTENCES = (
+    "The birch canoe slid on the smooth planks.",
+    "Front left, front right, rear centre, side left.",
+    "Four hours of steady work faced us, said the measured voice.",
+    "A large size in stockings is hard to sell; why not ask for cheese?",
+    "Zero, one, two, three, four, five, six, seven, eight, nine.",
+    "She had your dark suit in greasy wash water all year.",
+    "Thick fog hushed the harbour, and nobody saw the ships go by.",
+    "Judge my vow: quick foxes jump over lazy dwarves, boxing with pizza.",
+)
+VOICES = ("en-gb", "en-us", "de", "fr", "es", "it", "en-us+f3", "en-gb+f4", "de+f2", "en-us+m7", "fr+f5", "en-gb+m3")
+
+
+def speech(rng: random.Random) -> list[np.ndarray]:
+    """espeak-ng's voices reading, each at its own speed and pitch, `[samples]` at 48 kHz."""
+    waves = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "speech.wav"
+        for index, voice in enumerate(VOICES * 3):
+            text = SENTENCES[index % len(SENTENCES)] + " " + SENTENCES[(index * 5 + 3) % len(SENTENCES)]
+            speed, pitch = str(rng.randint(110, 190)), str(rng.randint(20, 80))
+            command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", str(path), text]
+            try:
+                subprocess.run(command, check=True, capture_output=True)
+            except FileNotFoundError:
+                raise SystemExit("error: espeak-ng is needed: apt-get install espeak-ng") from None
+            wave, rate = soundfile.read(path)
+            waves.append(soxr.resample(wave, rate, RATE))
+    return waves
+
+
+def synthesis(rng: np.random.Generator, seconds: float = 4.0) -> np.ndarray:
+    """Tones, harmonic glides, clicks and coloured noise in a random mixture."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    wave = np.zeros_like(t)
+    kinds = rng.random(4) < 0.5
+    if kinds[0] or not kinds.any():
+        for _ in range(rng.integers(1, 5)):
+            frequency = 40 * 500 ** rng.random()
+            wave += 10 ** rng.uniform(-2, 0) * np.sin(2 * np.pi * frequency * t + 6 * rng.random())
+    if kinds[1]:
+        pitch = 60 * 12 ** rng.random() * 2 ** (rng.uniform(-1, 1) * t / seconds + 0.02 * np.sin(2 * np.pi * 5 * t))
+        phase = 2 * np.pi * np.cumsum(pitch) / RATE
+        tilt = rng.uniform(0.5, 1.6)
+        for harmonic in range(1, 40):
+            if pitch.max() * harmonic < RATE / 2:
+                wave += 0.5 * harmonic**-tilt * np.sin(harmonic * phase)
+    if kinds[2]:
+        for at in rng.integers(0, t.size - 10, rng.integers(1, 12)):
+            wave[at] += rng.uniform(-1, 1) * 3
+    if kinds[3]:
+        wave += 10 ** rng.uniform(-3, -0.5) * coloured(rng, t.size, rng.uniform(0, 1.2))
+    decay = np.exp(-((t * rng.uniform(0.5, 4)) % 1.0) * rng.uniform(0, 6))
+    return wave * decay
+
+
+def coloured(rng: np.random.Generator, samples: int, tilt: float) -> np.ndarray:
+    """Noise whose amplitude falls as f ** -tilt above 100 Hz, of unit variance."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    frequencies = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 100.0)
+    noise = np.fft.irfft(spectrum * frequencies**-tilt, samples)
+    return noise / max(noise.std(), 1e-12)
+
+
+def varied(wave: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
+    """A sound at another speed, in another colour and room, at another level, perhaps with another one."""
+    if rng.random() < 0.7:
+        wave = soxr.resample(wave, RATE, RATE / 2 ** rng.uniform(-0.5, 0.5))
+    if rng.random() < 0.3:
+        start = rng.integers(0, wave.size)
+        part = other[: wave.size - start] * 10 ** rng.uniform(-1.5, 0)
+        wave = wave.copy()
+        wave[start : start + part.size] += part
+    if rng.random() < 0.4:
+        spectrum = np.fft.rfft(wave)
+        octaves = np.log2(np.maximum(np.fft.rfftfreq(wave.size, 1 / RATE), 20.0) / 1000.0)
+        decibels = rng.uniform(-3, 2) * octaves + rng.uniform(0, 6) * np.sin(octaves * 2 + 6 * rng.random())
+        wave = np.fft.irfft(spectrum * 10 ** (decibels / 20), wave.size)
+    if rng.random() < 0.3:
+        tail = rng.standard_normal(RATE // 4) * np.exp(-np.arange(RATE // 4) / rng.uniform(300, 4000))
+        size = wave.size + tail.size
+        echo = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)[: wave.size]
+        wave = wave + echo * rng.uniform(0.05, 0.4) * wave.std() / max(echo.std(), 1e-12)
+    if rng.random() < 0.7:
+        # The hiss and rumble of a recording, of which espeak-ng and samples have less than life.
+        background = coloured(rng, wave.size, rng.uniform(0, 1.2))
+        wave = wave + 10 ** rng.uniform(-4.3, -2) * np.abs(wave).max() * background
+    wave = np.pad(wave, rng.integers(0, RATE // 10, 2))
+    level = 0.95 if rng.random() < 0.6 else 10 ** rng.uniform(-1.3, 0)
+    return wave * (level / max(np.abs(wave).max(), 1e-9))
+
+
+class Pool:
+    """Clips as pairs of mels, kept as one long row of frames each, with where each clip begins."""
+
+    def __init__(self, clips: list[tuple[Tensor, Tensor]], clock: FrameClock) -> None:
+        self.source = torch.cat([source for source, _ in clips], dim=1)
+        self.target = torch.cat([target for _, target in clips], dim=1)
+        self.frames = torch.tensor([source.shape[1] for source, _ in clips])
+        self.target_frames = torch.tensor([target.shape[1] for _, target in clips])
+        self.offsets = self.frames.cumsum(0) - self.frames
+        self.target_offsets = self.target_frames.cumsum(0) - self.target_frames
+        self.clock = clock
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Source crops, where in them each target frame's source frames lie, phases, true target frames.
+
+        Shapes: `[size, n, S]`, `[size, CROP, FRAMES]`, `[size, CROP]`, `[size, m, CROP]`.
+        """
+        clips = torch.multinomial(self.target_frames.float(), size, replacement=True)
+        sources, indices, phases, targets = [], [], [], []
+        span = torch.arange(-refine.BEFORE, refine.AFTER + 1)
+        width = self.span_frames
+        for clip in clips.tolist():
+            last = max(1, int(self.target_frames[clip]) - CROP + 1)
+            start = int(torch.randint(last, ()))
+            whole, phase = self.clock.positions(start, start + CROP)
+            total = int(self.frames[clip])
+            first = int(whole[0]) - refine.BEFORE
+            columns = torch.arange(first, first + width).clamp(0, total - 1)
+            sources.append(self.source[:, self.offsets[clip] + columns])
+            # The clip's ends repeat their last frame; noise must repeat with it, so indices are clamped too.
+            indices.append((whole[:, None] + span).clamp(0, total - 1) - first)
+            phases.append(phase)
+            wanted = torch.arange(start, start + CROP).clamp(max=int(self.target_frames[clip]) - 1)
+            targets.append(self.target[:, self.target_offsets[clip] + wanted])
+        return torch.stack(sources), torch.stack(indices), torch.stack(phases), torch.stack(targets)
+
+    @property
+    def span_frames(self) -> int:
+        """Source frames that any crop of target frames needs."""
+        return self.clock.duration(0) + self.clock.before(CROP) - self.clock.before(0) + refine.FRAMES + 1
+
+
+def decoder_noise(mel: Tensor) -> Tensor:
+    """A third of the crops clean, the others with noise of one level each, white or smooth in time and band."""
+    size = mel.shape[0]
+    sigma = torch.exp(torch.empty(size).uniform_(math.log(0.004), math.log(0.1)))
+    sigma[torch.rand(size) < 0.35] = 0.0
+    white = torch.randn_like(mel)
+    smooth = F.avg_pool2d(F.pad(white[:, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1)[:, 0] * 3.0
+    noise = torch.where((torch.rand(size) < 0.75)[:, None, None], white, smooth)
+    return (mel + sigma[:, None, None] * noise).clamp(min=0.0)
+
+
+class Model:
+    """The network with the analytic part it corrects, on crops."""
+
+    net: torch.nn.Module
+
+    def __init__(self, source: MelSpec, target: MelSpec, width: int, depth: int) -> None:
+        self.source, self.target = source, target
+        self.inversion = Inversion(source, target, torch.device("cpu"))
+        self.warp = refine.warp_matrix(source, target)
+        self.net = refine.Refinement(target.n_mels, width, depth)
+
+    @classmethod
+    def of(cls, other: Model, net: torch.nn.Module) -> Model:
+        """The same with another network."""
+        made = copy.copy(other)
+        made.net = net
+        return made
+
+    def __call__(self, mel: Tensor, index: Tensor, phase: Tensor) -> Tensor:
+        """`[B, n, S]`, `[B, CROP, FRAMES]`, `[B, CROP]` -> ln mel `[B, CROP, m]`."""
+        with torch.no_grad():
+            bands = self.inversion(mel).transpose(1, 2)
+            loudness = refine.warped(mel, self.source, self.warp).transpose(1, 2)
+            row = torch.arange(mel.shape[0])[:, None, None]
+            around, loud = bands[row, index], loudness[row, index]
+            here, after = around[:, :, refine.BEFORE], around[:, :, refine.BEFORE + 1]
+            base = finish(here + (after - here) * phase[:, :, None], self.target)
+        crops = around.shape[:2]
+        levels = refine.log_levels(around).flatten(0, 1)
+        return base + self.net(levels, loud.flatten(0, 1), phase.flatten()).unflatten(0, crops)
+
+
+def pairs(waves: list[np.ndarray], source: MelSpec, target: MelSpec) -> list[tuple[Tensor, Tensor]]:
+    """Sounds at 48 kHz as (source mel, target mel), `[n, T]` each; silent ones are left out."""
+    clips = []
+    for wave in waves:
+        if wave.size < RATE // 4 or not np.isfinite(wave).all():
+            continue
+        mine = source.analyze(recordings.at_rate(wave, RATE, source.sample_rate))[0]
+        theirs = target.analyze(recordings.at_rate(wave, RATE, target.sample_rate))[0]
+        clips.append((mine, theirs))
+    return clips
+
+
+def sounds(root: Path, rounds: int, seed: int) -> list[np.ndarray]:
+    """The training material at 48 kHz: recordings, speech and synthesis, varied `rounds` times."""
+    rng = np.random.default_rng(seed)
+    found = recordings.find(root)
+    spoken = speech(random.Random(seed))
+    recorded = [recordings.load(path, RATE).double().numpy() for path in found.training]
+    made: list[np.ndarray] = []
+
+    def any_of(waves: list[np.ndarray]) -> np.ndarray:
+        return waves[rng.integers(len(waves))]
+
+    for number in range(rounds):
+        made += [varied(wave, rng, any_of(spoken)) if number else wave for wave in recorded]
+        made += [varied(wave, rng, any_of(recorded)) for wave in spoken]
+        made += [varied(synthesis(rng), rng, any_of(recorded)) for _ in range(25)]
+    return made
+
+
+def kept_sounds(args: argparse.Namespace) -> list[np.ndarray]:
+    """`sounds`, from the file named by `--keep` if it is there; else made, and kept there."""
+    if args.keep and args.keep.exists():
+        with np.load(args.keep) as kept:
+            return [wave.astype(np.float64) for wave in np.split(kept["samples"], kept["ends"][:-1])]
+    made = sounds(args.recordings, args.rounds, args.seed)
+    if args.keep:
+        ends = np.cumsum([wave.size for wave in made])
+        np.savez(args.keep, samples=np.concatenate(made).astype(np.float32), ends=ends)
+    return made
+
+
+def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, args: argparse.Namespace) -> None:
+    """Train the refinement of one pair of formats for so long, and write it to `out`."""
+    torch.manual_seed(args.seed)
+    source, target = MelSpec.preset(args.source), MelSpec.preset(target_name)
+    clips = pairs(made, source, target)
+    random.Random(args.seed).shuffle(clips)
+    clock = FrameClock(source, target)
+    aside = max(1, len(clips) // 30)
+    check, pool = Pool(clips[:aside], clock), Pool(clips[aside:], clock)
+    hours = pool.source.shape[1] * source.hop_length / source.sample_rate / 3600
+    model = Model(source, target, args.width, args.depth)
+    parameters = sum(p.numel() for p in model.net.parameters())
+    print(f"{target_name}: {len(clips)} clips, {hours:.2f} h, {parameters} parameters", flush=True)
+    held = check.batch(64)
+    optimizer = torch.optim.AdamW(model.net.parameters(), lr=args.rate, weight_decay=1e-3)
+    smooth = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
+    mean = torch.optim.swa_utils.AveragedModel(model.net, multi_avg_fn=smooth)
+    began, step, shown, losses = time.monotonic(), 0, 0.0, []
+    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1.0:
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * min(1.0, step / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+        mel, index, phase, truth = pool.batch(args.batch)
+        loss = error(model(decoder_noise(mel), index, phase), truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
+        optimizer.step()
+        mean.update_parameters(model.net)
+        losses.append(float(loss.detach()))
+        step += 1
+        if progress - shown > 0.05:
+            shown = progress
+            write(mean.module, out)
+            clean = measure(Model.of(model, mean.module), *held)
+            average = sum(losses) / len(losses)
+            print(f"{progress:4.0%} step {step}, loss {average:.4f}, set aside, clean: {clean}", flush=True)
+            losses.clear()
+    write(mean.module, out)
+    print(f"{out.name}: {step} steps; set aside, clean: {measure(Model.of(model, mean.module), *held)}", flush=True)
+
+
+def error(made: Tensor, truth: Tensor) -> Tensor:
+    """Mean |Δ ln mel| of `[B, CROP, m]` against `[B, m, CROP]`; what is nearly silent counts less."""
+    truth = truth.transpose(1, 2)
+    weight = torch.where(truth > -9.0, 1.0, 0.25)
+    return ((made - truth).abs() * weight).sum() / weight.sum()
+
+
+@torch.no_grad()
+def measure(model: Model, mel: Tensor, index: Tensor, phase: Tensor, truth: Tensor) -> str:
+    """Mean |Δ ln mel| and mean Δ over what is above -9."""
+    difference = (model(mel, index, phase) - truth.transpose(1, 2))[truth.transpose(1, 2) > -9.0]
+    return f"{float(difference.abs().mean()):.4f}, bias {float(difference.mean()):+.4f}"
+
+
+def write(net: torch.nn.Module, path: Path) -> None:
+    """Weights in half precision as safetensors, whole or not at all."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}, partial)
+    partial.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", default="distill-vae")
+    parser.add_argument("--target", nargs="+", default=[pair[1] for pair in refine.WEIGHTS])
+    parser.add_argument("--recordings", type=Path, default=Path("/"), help="where the packages are unpacked")
+    parser.add_argument("--out", type=Path, help="a folder; default: where distill_core keeps them")
+    parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
+    parser.add_argument("--rounds", type=int, default=6, help="variations of each sound")
+    parser.add_argument("--keep", type=Path, help="an .npz to keep the sounds in between runs")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    folder = args.out or Path(refine.__file__).parent
+    unknown = [name for name in args.target if (args.source, name) not in refine.WEIGHTS]
+    if unknown:
+        parser.error(f"no refinement is shipped from {args.source} to {', '.join(unknown)}: see refine.WEIGHTS")
+    torch.set_num_threads(args.threads)
+    made = kept_sounds(args)
+    for name in args.target:
+        train(made, name, args.minutes, folder / refine.WEIGHTS[args.source, name], args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Real recordings that anyone can install, their split by file, and the same sound at several rates.
+
+`apt-get install sonic-pi-samples sound-theme-freedesktop` (Debian, Ubuntu), or without root
+`apt-get download` both and `dpkg -x` each into a folder, named by `--recordings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+HELD_OUT = 40
+PEAK = 0.95
+HINT = (
+    "no recordings found: apt-get install sonic-pi-samples sound-theme-freedesktop, or unpack both packages "
+    "into a folder with dpkg -x and name it with --recordings"
+)
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Files by use. Nothing in `held_out` or `speech` is ever trained on."""
+
+    training: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+    speech: tuple[Path, ...]
+
+
+def find(root: Path = Path("/")) -> Recordings:
+    """The two packages' files below `root`, split by the hash of the file's name."""
+    music = sorted((root / "usr/share/sonic-pi/samples").glob("*.flac"))
+    sounds = sorted((root / "usr/share/sounds/freedesktop/stereo").glob("*.oga"))
+    if len(music) <= HELD_OUT or not sounds:
+        raise SystemExit(f"error: {HINT}")
+    by_hash = sorted(music, key=lambda path: hashlib.sha256(path.stem.encode()).digest())
+    speech = tuple(path for path in sounds if path.stem.startswith("audio-channel-"))
+    others = tuple(path for path in sounds if path not in speech)
+    return Recordings((*by_hash[HELD_OUT:], *others), tuple(by_hash[:HELD_OUT]), speech)
+
+
+def read(path: Path) -> tuple[np.ndarray, int]:
+    """A file as mono float64, peak-normalised, and its sample rate in Hz."""
+    wave, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    mono = wave.mean(axis=1)
+    peak = np.abs(mono).max(initial=0.0)
+    return mono * (PEAK / peak if peak > 0 else 1.0), rate
+
+
+def at_rate(wave: np.ndarray, rate: int, wanted: int) -> Tensor:
+    """The same sound at another rate, `[samples]` in float32."""
+    if rate != wanted:
+        wave = soxr.resample(wave, rate, wanted, quality="VHQ")
+    return torch.from_numpy(np.asarray(wave, dtype=np.float32))
+
+
+@lru_cache(maxsize=4096)
+def load(path: Path, rate: int, seconds: float = 20.0) -> Tensor:
+    """The first `seconds` of a file at `rate`, `[samples]`; at least half a second, padded with zeros."""
+    wave, own = read(path)
+    wave = wave[: int(seconds * own)]
+    short = own // 2 - wave.size
+    if short > 0:
+        wave = np.pad(wave, (0, short))
+    return at_rate(wave, own, rate)
