@@ -7,7 +7,8 @@ newer torch, `parametrizations.weight.original0` and `original1`, or, after fold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises `ValueError` for half a pair, a pair whose shapes disagree, or one weight spelled twice.
     """
     pairs, plain = _pairs(state)
-    return {**plain, **{name: fold(g, v) for name, (g, v) in pairs.items()}}
+    with _one_thread():
+        return {**plain, **{name: fold(g, v) for name, (g, v) in pairs.items()}}
 
 
 def folded_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -127,6 +129,22 @@ def remove_weight_norm(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, _WeightNorm):
             child.remove_weight_norm()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread of the CPU.
+
+    Folding is bound by memory, and made of hundreds of short parallel loops: where other processes keep
+    a core busy, each loop waits for the thread that was sent away, and two threads take several times
+    as long as one (`python -m benchmarks.loading` beside a busy process).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _lengths(v: Tensor) -> Tensor:
