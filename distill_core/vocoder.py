@@ -20,6 +20,7 @@ from .checks import check_finite, checked_lengths, checked_mel
 from .device import select_device
 from .errors import PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
+from .mel import detect
 from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
 from .report import EngineReport
@@ -27,6 +28,8 @@ from .report import EngineReport
 log = logging.getLogger(__name__)
 
 DEFAULT_CHUNK_FRAMES = 256
+_OPENING_FRAMES = 64
+"""How much of a stream is looked at to tell whether its mels are in the right format."""
 
 
 class VocoderBase(abc.ABC):
@@ -74,6 +77,10 @@ class VocoderBase(abc.ABC):
 
     model: Any
     """The torch module, if the back-end is one."""
+
+    def _place(self, device: torch.device) -> None:
+        self._move(device)
+        self._device = device
 
     def report(self) -> EngineReport:
         """Which engine runs, where, in what precision, and why not a faster one."""
@@ -141,9 +148,8 @@ class VocoderBase(abc.ABC):
         """
         target = select_device(device)
         with self._turn:
-            if target != self._device:
-                self._move(target)
-                self._device = target
+            if target != self.device:
+                self._place(target)
         return self
 
     def mel_to_waveform(
@@ -152,6 +158,7 @@ class VocoderBase(abc.ABC):
         *,
         lengths: Sequence[int] | torch.Tensor | None = None,
         progress: bool | Callable[[int, int], None] = False,
+        check_format: bool = True,
     ) -> torch.Tensor:
         """Vocode mels of any length in bounded memory.
 
@@ -160,9 +167,11 @@ class VocoderBase(abc.ABC):
             lengths: true number of frames of each item of a padded batch, [B]. Each item then gets what it
                 would have got alone, and zeros after its end.
             progress: True for a bar on stderr, or a callable that is given (frames done, frames in all).
+            check_format: refuse a mel whose values plainly are those of another format.
 
         Returns:
-            [B, 1, samples], float32, on `self.device`; T * hop_length samples for T frames.
+            [B, 1, samples], float32, on `self.device`; T * hop_length samples for T frames in the model's
+            own format and at its own rate.
 
         Raises:
             InvalidMelError: rank, bands, dtype, NaN or infinity, no frames; or `lengths` that do not fit.
@@ -171,28 +180,38 @@ class VocoderBase(abc.ABC):
         mel = checked_mel(mel, self.mel)
         frames = checked_lengths(lengths, mel)
         check_finite(mel, frames)
+        if check_format:
+            detect.check_format(_true_frames(mel, frames), self.mel)
         return self._render(self._feed(mel, frames), progress)
 
-    def stream(self, mels: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    def stream(self, mels: Iterable[torch.Tensor], *, check_format: bool = True) -> Iterator[torch.Tensor]:
         """Vocode a mel that arrives in pieces, in constant memory and with a constant delay.
 
         Args:
             mels: pieces [B, n_mels, t] or [B, 1, n_mels, t], t >= 1, of one mel.
+            check_format: refuse a mel whose first frames plainly are in another format.
 
         Yields:
             [B, 1, n] pieces of the waveform, as soon as they are certain: `halo` frames behind what has
             arrived. Put together they equal `mel_to_waveform` of the pieces put together.
 
         Raises:
-            InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
+            InvalidMelError, MelMismatch: as `mel_to_waveform`, when the piece in question arrives.
         """
         feed = self._stream_feed()
+        opening: list[torch.Tensor] | None = [] if check_format else None
         done = arrived = 0
         for piece in mels:
             mel = checked_mel(piece, self.mel)
             check_finite(mel, [mel.shape[-1]] * mel.shape[0], first_frame=arrived)
             arrived += mel.shape[-1]
             feed.push(mel)
+            if opening is not None:
+                opening.append(mel)
+                # A few frames may well be loud in every band: judged is what can be judged.
+                if arrived >= _OPENING_FRAMES:
+                    detect.check_format(torch.cat(opening, dim=-1), self.mel)
+                    opening = None
             ready = feed.available - self.halo
             if ready > done:
                 yield self._render_range(feed, done, ready)
@@ -220,6 +239,10 @@ class VocoderBase(abc.ABC):
         ):
             for rows, window, total in chunking.batches(feed.lengths, chunk=self.chunk_frames, halo=self.halo):
                 run(wave[:, 0], rows, window, total)
+        return self._delivered(wave, [frames * hop for frames in feed.lengths])
+
+    def _delivered(self, wave: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
+        """The waveform as the caller gets it; item i of [B, 1, n] has `samples[i]` true samples."""
         return wave
 
     def _render_range(self, feed: StreamFeed, start: int, stop: int) -> torch.Tensor:
@@ -232,12 +255,12 @@ class VocoderBase(abc.ABC):
         return wave
 
     def _waveform(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, device=self._device)
+        return torch.zeros(shape, device=self.device)
 
     def _compute(self, mel: torch.Tensor) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`."""
         with self._turn, torch.inference_mode():
-            wave = self._vocode(mel.to(self._device, torch.float32))
+            wave = self._vocode(mel.to(self.device, torch.float32))
         expected = (mel.shape[0], mel.shape[-1] * self.hop_length)
         if tuple(wave.shape) != expected:
             raise PluginError(
@@ -245,6 +268,13 @@ class VocoderBase(abc.ABC):
                 f"the contract asks for {list(expected)}."
             )
         return wave
+
+
+def _true_frames(mel: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+    """The frames of a padded batch that are no padding: [n_mels, T] or [B, n_mels, T]."""
+    if min(lengths) == mel.shape[-1]:
+        return mel
+    return torch.cat([mel[row, :, :length] for row, length in enumerate(lengths)], dim=-1)
 
 
 class _Run:
@@ -271,10 +301,9 @@ class _Run:
             return
         vocoder = self.vocoder
         try:
-            vocoder._move(self.home)
-            vocoder._device = self.home
+            vocoder._place(self.home)
         except torch.OutOfMemoryError:
-            vocoder._move(torch.device("cpu"))
+            vocoder._place(torch.device("cpu"))
             log.warning("%s stays on the CPU: there is no memory left on %s.", vocoder, self.home)
         finally:
             vocoder._turn.release()
@@ -325,5 +354,4 @@ class _Run:
         log.warning("Out of memory on %s even for one frame; this call goes on on the CPU. (%s)", self.home, error)
         self.vocoder._turn.acquire()  # nobody else may find the model away from its device
         self.on_cpu = True
-        self.vocoder._move(torch.device("cpu"))
-        self.vocoder._device = torch.device("cpu")
+        self.vocoder._place(torch.device("cpu"))

@@ -1,0 +1,136 @@
+"""Vocoders that take other mels and give other rates: the same promises hold through the adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill_core import MelSpec, Registry, errors
+from distill_core.adapted import AdaptedVocoder
+from distill_core.discovery import Discovery
+from distill_core.resample import resample
+from tests import toy
+from tests.toy import MEL, ToyVocoder
+
+pytest.importorskip("soxr")
+
+SOURCE = MelSpec(9600, 128, 20, 128, 16, 0.0, None, "htk", None, 2.0, "log1p", 0.0, True)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def adapted(*, mel: MelSpec | None = SOURCE, sample_rate: int | None = None, **arguments):
+    return AdaptedVocoder.around(ToyVocoder(**arguments), mel=mel, sample_rate=sample_rate)
+
+
+def source_mel(batch: int = 2, frames: int = 60) -> torch.Tensor:
+    return torch.rand(batch, SOURCE.n_mels, frames, generator=torch.Generator().manual_seed(2)) * 3
+
+
+def assert_same(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_to_adapt_gives_the_vocoder_itself() -> None:
+    vocoder = ToyVocoder()
+    assert AdaptedVocoder.around(vocoder, mel=MEL, sample_rate=8000) is vocoder
+
+
+def test_the_adapter_stands_before_the_model() -> None:
+    vocoder = adapted()
+    mel = source_mel()
+    converted = vocoder._adapter(mel)
+    wave = vocoder.mel_to_waveform(mel)
+    assert vocoder.mel == SOURCE
+    assert wave.shape[-1] == vocoder._adapter.out_frames(60) * MEL.hop_length
+    assert_same(wave, ToyVocoder().mel_to_waveform(converted, check_format=False))
+    # T centred frames last T - 1 hops, and nothing of that is trimmed.
+    assert wave.shape[-1] / vocoder.sample_rate >= 59 * SOURCE.hop_length / SOURCE.sample_rate
+
+
+@settings(max_examples=25, deadline=None)
+@given(chunk=st.integers(1, 40), lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4))
+def test_ragged_batches_and_chunks_change_nothing(chunk: int, lengths: list[int]) -> None:
+    mel = source_mel(len(lengths), max(lengths))
+    vocoder = adapted(chunk_frames=chunk, sample_rate=11025)
+    wave = vocoder.mel_to_waveform(mel, lengths=lengths, check_format=False)
+    for row, length in enumerate(lengths):
+        alone = adapted(sample_rate=11025).mel_to_waveform(mel[row : row + 1, :, :length], check_format=False)
+        assert_same(wave[row : row + 1, :, : alone.shape[-1]], alone)
+        assert not wave[row, :, alone.shape[-1] :].any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(pieces=st.lists(st.integers(1, 20), min_size=1, max_size=6), chunk=st.integers(1, 40))
+def test_a_stream_equals_one_shot_through_adapter_and_resampler(pieces: list[int], chunk: int) -> None:
+    mel = source_mel(2, sum(pieces))
+    vocoder = adapted(chunk_frames=chunk, sample_rate=11025)
+    want = vocoder.mel_to_waveform(mel, check_format=False)
+    waves = list(vocoder.stream(mel.split(pieces, dim=-1), check_format=False))
+    assert_same(torch.cat(waves, dim=-1), want)
+
+
+def test_another_rate_is_the_native_waveform_resampled() -> None:
+    mel = toy.mel()
+    wave = adapted(mel=None, sample_rate=48000).mel_to_waveform(mel)
+    assert_same(wave, resample(ToyVocoder().mel_to_waveform(mel), 8000, 48000))
+
+
+def test_a_stream_through_the_adapter_keeps_only_what_it_needs() -> None:
+    vocoder = adapted()
+    feed = vocoder._stream_feed()
+    vocoder._stream_feed = lambda: feed
+    sizes = [
+        feed.source._buffer.shape[-1]
+        for _ in vocoder.stream((source_mel(1, 5) for _ in range(100)), check_format=False)
+    ]
+    assert max(sizes) <= 5 + 4 * toy.HALO + 2 * vocoder._adapter.context + 4
+
+
+def test_out_of_range_formats_are_refused_with_the_reason() -> None:
+    far = dataclasses.replace(MEL, fmin=3900.0)
+    with pytest.raises(errors.MelMismatch, match="cannot be converted"):
+        adapted(mel=far)
+
+
+def test_a_bad_sample_rate_is_refused_at_once() -> None:
+    with pytest.raises(errors.DistillError, match="-1"):
+        adapted(sample_rate=-1)
+
+
+def test_a_mel_that_plainly_is_in_another_format_is_refused() -> None:
+    loud = source_mel(1, 100) + 2
+    with pytest.raises(errors.MelMismatch, match="not in the format"):
+        ToyVocoder().mel_to_waveform(loud[:, :5])
+    with pytest.raises(errors.MelMismatch, match="not in the format"):
+        list(ToyVocoder().stream(loud[:, :5].split(10, dim=-1)))
+    assert ToyVocoder().mel_to_waveform(loud[:, :5], check_format=False).shape == (1, 1, 1600)
+
+
+def test_a_stream_that_opens_loudly_is_not_judged_by_one_frame() -> None:
+    mel = toy.mel(1, 100) - 3
+    mel[:, :, :2] = 1.0
+    assert list(ToyVocoder().stream(mel.split(1, dim=-1)))
+
+
+def test_get_adapts_without_loading_twice() -> None:
+    registry = Registry(find=Discovery)
+    registry.register(toy.plugin(toy.card("toy")))
+    plain = registry.get("toy", device="cpu")
+    other = registry.get("toy", device="cpu", mel=SOURCE, sample_rate=48000)
+    assert other is registry.get("toy", device="cpu", mel=SOURCE, sample_rate=48000)
+    assert other._inner is plain
+    assert other.sample_rate == 48000
+    text = str(other.report())
+    assert "converted" in text
+    assert "8000 to 48000 Hz by soxr" in text
