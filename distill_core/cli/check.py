@@ -1,0 +1,55 @@
+"""`distill-vocoder check NAME`: does a vocoder keep the contract's promises?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ..device import PRECISIONS
+from .output import print_json, print_line
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "check",
+        help="check a vocoder against the contract",
+        description="Runs the conformance kit: a few hundred frames through the vocoder. Exit code 1 if a check fails.",
+    )
+    parser.add_argument("name", help="a name from `distill-vocoder list`")
+    parser.add_argument("--variant", help="one of the vocoder's variants")
+    parser.add_argument("--weights", metavar="PATH", help="a folder or checkpoint of your own")
+    parser.add_argument("--device", default="cpu", help="auto, cuda, cuda:N, mps or cpu (default: cpu)")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..testing import CHECKS, Result, run_checks
+
+    live = sys.stderr.isatty()
+    done = 0
+
+    def show(result: Result) -> None:
+        nonlocal done
+        done += 1
+        if live:
+            sys.stderr.write(f"\r\x1b[K{done}/{len(CHECKS)} {result.name}")
+            sys.stderr.flush()
+
+    report = run_checks(
+        args.name,
+        on_result=show,
+        variant=args.variant,
+        weights=args.weights,
+        device=args.device,
+        precision=args.precision,
+    )
+    if live:
+        sys.stderr.write("\r\x1b[K")
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print_line(str(report))
+    return 0 if report.ok else 1

@@ -1,0 +1,200 @@
+"""What comes out: shapes, lengths, types, and that nothing depends on how the mel was handed over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DistillError
+from .checks import ConformanceError, Group, require
+from .subject import Subject, difference
+
+OUTPUT = Group("output")
+
+# Beyond the halo the same numbers go through the same operations; the rest is what a library's FFT may leak.
+_UNCHANGED = 1e-6
+
+
+@OUTPUT.promise("[B, n_mels, T] and [B, 1, n_mels, T] give [B, 1, T * hop_length], down to a single frame")
+def shapes(subject: Subject) -> None:
+    vocoder = subject.vocoder
+    for batch, frames in ((1, 1), (2, 3)):
+        mel = subject.mel(batch, frames)
+        want = [batch, 1, frames * vocoder.hop_length]
+        for form in (mel, mel[:, None]):
+            got = list(vocoder.mel_to_waveform(form).shape)
+            require(got == want, f"A mel of {list(form.shape)} gives {got}; the contract asks for {want}.")
+
+
+@OUTPUT.promise("any floating-point type goes in, float32 comes out")
+def dtypes(subject: Subject) -> None:
+    import torch
+
+    vocoder = subject.vocoder
+    for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        mel = subject.mel().to(dtype)
+        wave = vocoder.mel_to_waveform(mel)
+        require(wave.dtype == torch.float32, f"A mel of {dtype} gives a waveform of {wave.dtype}, not float32.")
+        want = vocoder.mel_to_waveform(mel.float())
+        subject.require_same(wave, want, f"The same mel as {dtype} and as float32", "Convert it on entry.")
+
+
+@OUTPUT.promise("the waveform is finite, for silence and for noise, and depends on the mel")
+def finite(subject: Subject) -> None:
+    import torch
+
+    vocoder = subject.vocoder
+    mel = subject.mel(1, 4)
+    silence = torch.full_like(mel, vocoder.mel.silence)
+    waves = {"noise": subject.whole(mel), "silence": subject.whole(silence)}
+    for what, wave in waves.items():
+        require(bool(wave.isfinite().all()), f"The waveform of {what} holds NaN or infinity.")
+    require(
+        difference(waves["silence"], waves["noise"]) > 0, "Noise and silence give the same waveform: the mel is ignored."
+    )
+
+
+@OUTPUT.promise("the result does not depend on the chunk size")
+def chunks(subject: Subject) -> None:
+    frames = 2 * subject.vocoder.halo + 9
+    # Single frames only for short mels: long ones would cost a halo for each.
+    for total, sizes in ((3, (1,)), (5, (2,)), (frames, (frames // 2, frames // 3))):
+        mel = subject.mel(1, total)
+        want = subject.whole(mel)
+        for size in sizes:
+            with subject.chunks_of(size) as vocoder:
+                got = vocoder.mel_to_waveform(mel)
+            subject.require_same(
+                got,
+                want,
+                f"{total} frames in chunks of {size}",
+                "Either halo is too small, or the model looks at the whole mel (a normalisation over time, a global "
+                "maximum, a position counted from the start).",
+            )
+
+
+@OUTPUT.promise("stream gives the same as one shot, piece by piece, no more than halo frames behind")
+def stream(subject: Subject) -> None:
+    import torch
+
+    vocoder = subject.vocoder
+    frames = 2 * vocoder.halo + 9
+    mel = subject.mel(1, frames, seed=1)
+    sizes = [1, vocoder.halo + 2, 1, frames - vocoder.halo - 4]
+    arrived = heard = 0
+
+    def pieces() -> Any:
+        nonlocal arrived
+        for piece in mel.split(sizes, dim=-1):
+            arrived += piece.shape[-1]
+            yield piece
+
+    waves = []
+    for wave in vocoder.stream(pieces()):
+        waves.append(wave)
+        heard += wave.shape[-1]
+        behind = arrived - heard / vocoder.hop_length
+        require(
+            arrived == frames or behind <= vocoder.halo,
+            f"After {arrived} frames stream is {behind:g} behind; the delay it promises is halo, {vocoder.halo}.",
+        )
+    advice = "If you override stream, carry the context from piece to piece."
+    require(waves, f"A stream of {frames} frames gives nothing. {advice}")
+    subject.require_same(torch.cat(waves, dim=-1), subject.whole(mel), "The stream", advice)
+
+
+@OUTPUT.promise("in a padded batch with lengths, each item gets what it would get alone, and zeros after it")
+def ragged(subject: Subject) -> None:
+    vocoder = subject.vocoder
+    lengths = [6, 3, 1]
+    mel = subject.mel(3, 6, seed=2)
+    for row, length in enumerate(lengths):
+        mel[row, :, length:] = float("nan")  # padding must not be looked at, whatever it holds
+    try:
+        wave = vocoder.mel_to_waveform(mel, lengths=lengths)
+    except DistillError as error:
+        raise ConformanceError(f"A batch with lengths={lengths} is refused because of its padding: {error}") from error
+    for row, length in enumerate(lengths):
+        end = length * vocoder.hop_length
+        alone = subject.whole(mel[row : row + 1, :, :length])
+        what = f"Item {row} of a batch with lengths={lengths}"
+        subject.require_same(wave[row : row + 1, :, :end], alone, what, "Rows must not mix, nor look at padding.")
+        require(not wave[row, :, end:].any(), f"{what} is not zero after its end.")
+
+
+@OUTPUT.promise("beyond halo frames the mel changes nothing, within them something")
+def halo(subject: Subject) -> None:
+    vocoder = subject.vocoder
+    reach, margin = vocoder.halo, 4
+    centre = reach + margin
+    mel = subject.mel(1, 2 * centre + 1, seed=3)
+    other = subject.mel(1, 2 * centre + 1, seed=4)
+    hop = vocoder.hop_length
+
+    def frame(of: Any) -> Any:
+        return subject.whole(of)[..., centre * hop : (centre + 1) * hop]
+
+    def changed(*places: slice) -> float:
+        mixed = mel.clone()
+        for place in places:
+            mixed[..., place] = other[..., place]
+        return difference(frame(mixed), want)
+
+    want = frame(mel)
+    for side, place in (("before", slice(0, margin)), ("after", slice(-margin, None))):
+        error = changed(place)
+        require(
+            error <= max(_UNCHANGED, subject.tolerance / 100),
+            f"halo is {reach}, but frames further {side} than that change the output by {error:.1e} of its peak. "
+            "Work halo out from the layers: too small a one leaves seams between chunks.",
+        )
+    if reach:
+        within = changed(slice(margin, centre), slice(centre + 1, -margin))
+        require(
+            within > 0,
+            f"halo is {reach}, but the {reach} frames on each side change nothing: every chunk would be computed "
+            "with context that it does not need. Set halo to what the layers see.",
+        )
+
+
+@OUTPUT.promise("what is no mel is refused in one line, with an error that is a ValueError, and does no harm")
+def bad_input(subject: Subject) -> None:
+    import torch
+
+    vocoder = subject.vocoder
+    good = subject.mel(2, 4)
+    want = vocoder.mel_to_waveform(good)
+    bands = vocoder.mel.n_mels
+    nan, infinite = good.clone(), good.clone()
+    nan[1, 0, 2] = float("nan")
+    infinite[0, 0, 0] = float("inf")
+    attempts: dict[str, tuple[Any, dict[str, Any]]] = {
+        "one band too many": (torch.zeros(1, bands + 1, 4), {}),
+        "rank 1": (torch.zeros(bands), {}),
+        "no batch axis": (torch.zeros(bands, 4), {}),
+        "two channels": (torch.zeros(1, 2, bands, 4), {}),
+        "integers": (torch.zeros(1, bands, 4, dtype=torch.int64), {}),
+        "no frames": (torch.zeros(1, bands, 0), {}),
+        "no items": (torch.zeros(0, bands, 4), {}),
+        "a NaN": (nan, {}),
+        "an infinity": (infinite, {}),
+        "a list": ([[0.0] * 4] * bands, {}),
+        "None": (None, {}),
+        "too few lengths": (good, {"lengths": [4]}),
+        "a length beyond the end": (good, {"lengths": [4, 5]}),
+        "a length of zero": (good, {"lengths": [0, 4]}),
+    }
+    for what, (mel, arguments) in attempts.items():
+        try:
+            vocoder.mel_to_waveform(mel, **arguments)
+        except DistillError as error:
+            require(isinstance(error, ValueError), f"{what}: {type(error).__name__} is not a ValueError.")
+            require(str(error).strip() and "\n" not in str(error), f"{what}: the message must be one line: {error}")
+        except Exception as error:
+            raise ConformanceError(
+                f"A mel with {what} ends in a {type(error).__name__} ({error}); it should be an InvalidMelError. "
+                "If you override mel_to_waveform, check with distill_core.checks."
+            ) from error
+        else:
+            raise ConformanceError(f"A mel with {what} is accepted; it should be an InvalidMelError.")
+    after = vocoder.mel_to_waveform(good)
+    subject.require_same(after, want, "The output after refused input", "A refused call must leave no mark.")

@@ -1,0 +1,183 @@
+"""The vocoder under test: found, loaded and fed the way a user of the registry would."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..card import Variant, VocoderCard
+from ..discovery import Candidate, Discovery
+from ..registry import Registry
+from ..registry import registry as process_registry
+from .checks import ConformanceError, NotApplicable
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..vocoder import VocoderBase
+
+# Two ways to the same waveform may round differently: largest difference allowed, relative to the peak.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
+_WHOLE = 1 << 30
+
+
+class Subject:
+    """A vocoder by name, and what it takes to load it.
+
+    Args:
+        name: the vocoder's name.
+        registry: where to look for it; by default the process-wide registry.
+        **arguments: for `registry.get`, such as `variant=`, `weights=`; `weights` may be a function that
+            makes them. The device is the CPU unless `device=` says otherwise.
+    """
+
+    def __init__(self, name: str, registry: Registry | None = None, **arguments: Any) -> None:
+        self.name = name
+        self.registry = process_registry if registry is None else registry
+        self._arguments = {"device": "cpu", **arguments}
+        self.printed = ""
+        self.settings_before: dict[str, Any] = {}
+        self.settings_after: dict[str, Any] = {}
+        self._vocoder: VocoderBase | None = None
+        self._error: BaseException | None = None
+
+    # What it says about itself
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        return self.registry.candidate(self.name)
+
+    @cached_property
+    def card(self) -> VocoderCard:
+        return self.registry.card(self.name)
+
+    @property
+    def known_card(self) -> VocoderCard:
+        """The card; where there is none, that is said by one check and the others do not apply."""
+        try:
+            return self.card
+        except Exception as error:
+            raise NotApplicable(f"there is no card: {error}") from error
+
+    @property
+    def variant(self) -> Variant:
+        return self.known_card.variant(self._arguments.get("variant"))
+
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """What `get` is called with."""
+        weights = self._arguments.get("weights")
+        return {**self._arguments, "weights": weights() if callable(weights) else weights}
+
+    # Loading
+
+    def load(self, **changes: Any) -> VocoderBase:
+        """Load it anew, by a registry of its own, which knows nothing but this plug-in."""
+        only = Registry(find=lambda: Discovery((self.candidate,)), environ={})
+        if self.candidate.plugin is not None:
+            only = Registry(find=Discovery, environ={})
+            only.register(self.candidate.plugin)
+        return only.get(self.name, **{**self.arguments, **changes})
+
+    def load_once(self) -> VocoderBase:
+        """The vocoder that most checks share.
+
+        Raises:
+            Exception: whatever loading it raised, the first time and every time.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._vocoder is None:
+            self.settings_before = torch_settings()
+            try:
+                with contextlib.redirect_stdout(io.StringIO()) as out:
+                    self._vocoder = self.load()
+            except BaseException as error:
+                self._error = error
+                raise
+            self.printed = out.getvalue()
+            self.settings_after = torch_settings()
+        return self._vocoder
+
+    @property
+    def vocoder(self) -> VocoderBase:
+        """The vocoder; where it does not load, that is said by one check and the others do not apply."""
+        self.known_card  # noqa: B018
+        try:
+            return self.load_once()
+        except Exception as error:
+            raise NotApplicable(f"it did not load: {error}") from error
+
+    # Running
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE.get(self.vocoder.precision, TOLERANCE["bf16"])
+
+    def mel(self, batch: int = 1, frames: int = 5, seed: int = 0) -> torch.Tensor:
+        """A mel [batch, n_mels, frames] in the vocoder's format: of noise that swells and fades."""
+        return noise_mel(self.vocoder.mel, batch, frames, seed)
+
+    @contextlib.contextmanager
+    def chunks_of(self, frames: int) -> Iterator[VocoderBase]:
+        """The vocoder with another chunk size, put back at the end."""
+        vocoder = self.vocoder
+        before = vocoder.chunk_frames
+        vocoder.chunk_frames = frames
+        try:
+            yield vocoder
+        finally:
+            vocoder.chunk_frames = before
+
+    def whole(self, mel: torch.Tensor) -> torch.Tensor:
+        """The waveform of all frames at once."""
+        with self.chunks_of(_WHOLE) as vocoder:
+            return vocoder.mel_to_waveform(mel)
+
+    def require_same(self, got: torch.Tensor, want: torch.Tensor, what: str, advice: str) -> None:
+        """Fail unless two waveforms agree within the precision's rounding."""
+        if got.shape != want.shape:
+            raise ConformanceError(f"{what}: {list(got.shape)} instead of {list(want.shape)} samples. {advice}")
+        error = difference(got, want)
+        if not error <= self.tolerance:
+            raise ConformanceError(f"{what} differs by {error:.1e} of the peak (allowed: {self.tolerance:g}). {advice}")
+
+
+def noise_mel(spec: Any, batch: int, frames: int, seed: int) -> torch.Tensor:
+    """A mel [batch, n_mels, frames] of noise whose level changes from frame to frame."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1000 + seed)
+    hop = spec.hop_length
+    blocks = frames + 2 * (spec.n_fft // hop + 2)
+    level = 10 ** (-2 * torch.rand(batch, blocks, 1, generator=generator))
+    noise = (0.3 * level * torch.randn(batch, blocks, hop, generator=generator)).flatten(1)
+    mel: torch.Tensor = spec.analyze(noise)
+    start = (mel.shape[-1] - frames) // 2
+    return mel[..., start : start + frames].contiguous()
+
+
+def difference(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference, relative to the peak of `want`; not a number where either is not finite."""
+    peak = want.abs().max().clamp_min(1e-12)
+    return ((got.to(want.device) - want).abs().max() / peak).item()
+
+
+def torch_settings() -> Mapping[str, Any]:
+    """The settings of the process that a guest must not change."""
+    import torch
+
+    return {
+        "torch.get_default_dtype()": torch.get_default_dtype(),
+        "torch.get_default_device()": torch.get_default_device(),
+        "torch.is_grad_enabled()": torch.is_grad_enabled(),
+        "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
+        "torch.get_num_threads()": torch.get_num_threads(),
+        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
+    }
