@@ -117,4 +117,5 @@ def _soundfile() -> ModuleType:
         raise MissingDependencyError(
             "Reading and writing audio files needs soundfile: pip install 'distill-core[audio]'"
         ) from error
-    return soundfile
+    module: ModuleType = soundfile
+    return module

@@ -13,7 +13,8 @@ from .errors import InvalidMelError
 class Feed(Protocol):
     """Frames in the model's own mel format, counted from 0."""
 
-    rows: int
+    @property
+    def rows(self) -> int: ...
 
     def read(self, rows: Sequence[int], lo: int, hi: int) -> torch.Tensor:
         """Frames [lo, hi) of some rows: [len(rows), n_mels, hi - lo]."""
