@@ -2,9 +2,9 @@
 
     python -m training.mel_refinement --target hifigan-22khz-80band --minutes 15
 
-Needs the recordings of `training/recordings.py` and `espeak-ng` (apt-get install espeak-ng) for speech:
-no recorded speech is trained on, so that all there is can be tested on. Every sound is varied in speed,
-level and colour, mixed, and analysed in both formats; then the source gets the noise of a decoder.
+Needs the recordings that `python tools/recordings.py` fetches, and `espeak-ng` (apt-get install espeak-ng)
+for speech: no recorded speech is trained on, so that all there is can be tested on. Every sound is varied
+in speed, level and colour, mixed, and analysed in both formats; then the source gets a decoder's noise.
 """
 
 from __future__ import annotations
@@ -222,10 +222,10 @@ def pairs(waves: list[np.ndarray], source: MelSpec, target: MelSpec) -> list[tup
     return clips
 
 
-def sounds(root: Path, rounds: int, seed: int) -> list[np.ndarray]:
+def sounds(rounds: int, seed: int) -> list[np.ndarray]:
     """The training material at 48 kHz: recordings, speech and synthesis, varied `rounds` times."""
     rng = np.random.default_rng(seed)
-    found = recordings.find(root)
+    found = recordings.find()
     spoken = speech(random.Random(seed))
     recorded = [recordings.load(path, RATE).double().numpy() for path in found.training]
     made: list[np.ndarray] = []
@@ -245,7 +245,7 @@ def kept_sounds(args: argparse.Namespace) -> list[np.ndarray]:
     if args.keep and args.keep.exists():
         with np.load(args.keep) as kept:
             return [wave.astype(np.float64) for wave in np.split(kept["samples"], kept["ends"][:-1])]
-    made = sounds(args.recordings, args.rounds, args.seed)
+    made = sounds(args.rounds, args.seed)
     if args.keep:
         ends = np.cumsum([wave.size for wave in made])
         np.savez(args.keep, samples=np.concatenate(made).astype(np.float32), ends=ends)
@@ -321,7 +321,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="distill-vae")
     parser.add_argument("--target", nargs="+", default=[pair[1] for pair in refine.WEIGHTS])
-    parser.add_argument("--recordings", type=Path, default=Path("/"), help="where the packages are unpacked")
     parser.add_argument("--out", type=Path, help="a folder; default: where distill_core keeps them")
     parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
     parser.add_argument("--rounds", type=int, default=6, help="variations of each sound")

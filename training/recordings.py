@@ -1,7 +1,6 @@
 """Real recordings that anyone can install, their split by file, and the same sound at several rates.
 
-`apt-get install sonic-pi-samples sound-theme-freedesktop` (Debian, Ubuntu), or without root
-`apt-get download` both and `dpkg -x` each into a folder, named by `--recordings`.
+`python tools/recordings.py` fetches them: Debian's sonic-pi-samples and sound-theme-freedesktop.
 """
 
 from __future__ import annotations
@@ -17,12 +16,10 @@ import soxr
 import torch
 from torch import Tensor
 
+from tools import recordings
+
 HELD_OUT = 40
 PEAK = 0.95
-HINT = (
-    "no recordings found: apt-get install sonic-pi-samples sound-theme-freedesktop, or unpack both packages "
-    "into a folder with dpkg -x and name it with --recordings"
-)
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,17 @@ class Recordings:
     speech: tuple[Path, ...]
 
 
-def find(root: Path = Path("/")) -> Recordings:
-    """The two packages' files below `root`, split by the hash of the file's name."""
-    music = sorted((root / "usr/share/sonic-pi/samples").glob("*.flac"))
-    sounds = sorted((root / "usr/share/sounds/freedesktop/stereo").glob("*.oga"))
-    if len(music) <= HELD_OUT or not sounds:
-        raise SystemExit(f"error: {HINT}")
+def find() -> Recordings:
+    """The two packages' files, split by the hash of the file's name.
+
+    Raises:
+        FileNotFoundError: they are not installed.
+    """
+    folders = [recordings.folder(package) for package in ("sonic-pi-samples", "sound-theme-freedesktop")]
+    if None in folders:
+        raise FileNotFoundError("The recordings are not here: python tools/recordings.py fetches them.")
+    music = sorted(folders[0].glob("*.flac"))  # type: ignore[union-attr]
+    sounds = sorted(folders[1].glob("*.oga"))  # type: ignore[union-attr]
     by_hash = sorted(music, key=lambda path: hashlib.sha256(path.stem.encode()).digest())
     speech = tuple(path for path in sounds if path.stem.startswith("audio-channel-"))
     others = tuple(path for path in sounds if path not in speech)

@@ -1,0 +1,131 @@
+"""compare: what it says of every two presets, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from distill_core.mel import MelSpec, compare
+
+VAE = "distill-vae"
+B44 = "bigvgan-44khz-128band-512x"
+B44_256 = "bigvgan-44khz-128band-256x"
+B24 = "bigvgan-24khz-100band-256x"
+B22 = "bigvgan-22khz-80band-256x"
+F8K = "bigvgan-22khz-80band-fmax8k-256x"
+HIFIGAN = "hifigan-22khz-80band"
+VOCOS = "vocos-24khz-100band"
+
+ENDS, DROPPED, FEWER, TIME, PITCH, FLOOR, POWER = (
+    "stay silent",
+    "is dropped",
+    "bands stand for",
+    "time resolution",
+    "frequency resolution: windows",
+    "floor",
+    "how evenly a band is filled",
+)
+ALL = {ENDS, DROPPED, FEWER, TIME, PITCH, FLOOR, POWER}
+
+# (source, target): all that must be named as lost, and nothing else; None is "exact".
+# Why, by field: fmax decides ENDS and DROPPED; the windows' milliseconds (42.7 of the VAE and the 24 kHz
+# formats, 46.4 of 44.1 kHz 512x and 22 kHz, 23.2 of 44.1 kHz 256x) decide TIME and PITCH, as do the hops
+# TIME; bands over the common range decide FEWER; a floor the target lacks or has lower, FLOOR.
+TABLE: dict[tuple[str, str], set[str] | None] = {
+    (VAE, VAE): None,
+    (VAE, B44): {DROPPED, PITCH, POWER},
+    (VAE, B44_256): {DROPPED, TIME, POWER},
+    (VAE, B24): {DROPPED, POWER},
+    (VAE, B22): {DROPPED, PITCH, POWER},
+    (VAE, HIFIGAN): {DROPPED, PITCH, POWER},
+    (VAE, F8K): {DROPPED, PITCH, POWER},
+    (VAE, VOCOS): {DROPPED, POWER},
+    (B44, VAE): {ENDS, TIME, FLOOR, POWER},
+    (B44, B44): None,
+    (B44, B44_256): {TIME},
+    (B44, B24): {DROPPED, TIME},
+    (B44, B22): {DROPPED},
+    (B44, HIFIGAN): {DROPPED},
+    (B44, F8K): {DROPPED},
+    (B44, VOCOS): {DROPPED, TIME, FLOOR},
+    (B44_256, VAE): {ENDS, PITCH, FLOOR, POWER},
+    (B44_256, B44): {PITCH, FLOOR},
+    (B44_256, B44_256): None,
+    (B44_256, B24): {DROPPED, PITCH, FLOOR},
+    (B44_256, B22): {DROPPED, PITCH, FLOOR},
+    (B44_256, HIFIGAN): {DROPPED, PITCH, FLOOR},
+    (B44_256, F8K): {DROPPED, PITCH, FLOOR},
+    (B44_256, VOCOS): {DROPPED, PITCH, FLOOR},
+    (B24, VAE): {ENDS, FLOOR, POWER},
+    (B24, B44): {ENDS, FEWER, PITCH, FLOOR},
+    (B24, B44_256): {ENDS, FEWER, TIME},
+    (B24, B24): None,
+    (B24, B22): {DROPPED, PITCH},
+    (B24, HIFIGAN): {DROPPED, PITCH, FLOOR},
+    (B24, F8K): {DROPPED, PITCH, FLOOR},
+    (B24, VOCOS): {FLOOR},
+    (B22, VAE): {ENDS, FEWER, TIME, FLOOR, POWER},
+    (B22, B44): {ENDS, FLOOR, FEWER},
+    (B22, B44_256): {ENDS, TIME, FEWER},
+    (B22, B24): {ENDS, TIME, FEWER},
+    (B22, B22): None,
+    (B22, HIFIGAN): {DROPPED, FEWER, FLOOR},
+    (B22, F8K): {DROPPED, FEWER, FLOOR},
+    (B22, VOCOS): {ENDS, TIME, FEWER, FLOOR},
+    (HIFIGAN, VAE): {ENDS, FEWER, TIME, FLOOR, POWER},
+    (HIFIGAN, B44): {ENDS, FEWER, FLOOR},
+    (HIFIGAN, B44_256): {ENDS, FEWER, TIME},
+    (HIFIGAN, B24): {ENDS, TIME, FEWER},
+    (HIFIGAN, B22): {ENDS},
+    (HIFIGAN, HIFIGAN): None,
+    (HIFIGAN, F8K): None,
+    (HIFIGAN, VOCOS): {ENDS, FEWER, TIME, FLOOR},
+    (VOCOS, VAE): {ENDS, FLOOR, POWER},
+    (VOCOS, B44): {ENDS, FEWER, PITCH},
+    (VOCOS, B44_256): {ENDS, FEWER, TIME},
+    (VOCOS, B24): set(),
+    (VOCOS, B22): {DROPPED, PITCH},
+    (VOCOS, HIFIGAN): {DROPPED, PITCH},
+    (VOCOS, F8K): {DROPPED, PITCH},
+    (VOCOS, VOCOS): None,
+}
+# BigVGAN's fmax8k format is HiFi-GAN's.
+TABLE.update({(F8K, target): lost for (source, target), lost in list(TABLE.items()) if source == HIFIGAN})
+
+
+def test_the_table_has_every_pair() -> None:
+    assert set(TABLE) == {(source, target) for source in MelSpec.presets() for target in MelSpec.presets()}
+
+
+@pytest.mark.parametrize(("source", "target"), TABLE, ids=[f"{source} to {target}" for source, target in TABLE])
+def test_two_presets(source: str, target: str) -> None:
+    found = compare(MelSpec.preset(source), MelSpec.preset(target))
+    expected = TABLE[source, target]
+    assert found.kind == ("exact" if expected is None else "convertible")
+    assert not found.reasons
+    named = {mark for mark in ALL if any(mark in line for line in found.lost)}
+    assert named == (expected or set()), str(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fmin": 23000.0, "fmax": 24000.0}, "no frequency in common"),
+        ({"fmax": 300.0, "n_mels": 20}, "of the target's 128 bands"),
+        ({"n_mels": 12}, "too few to tell"),
+        ({"hop_length": 2048 * 2, "n_fft": 4096, "win_length": 4096}, "frames are 85.3 ms apart"),
+    ],
+)
+def test_what_cannot_be_converted_and_why(changes: dict[str, float], reason: str) -> None:
+    poor = dataclasses.replace(MelSpec.preset(VAE), **changes)  # type: ignore[arg-type]
+    found = compare(poor, MelSpec.preset(B44))
+    assert found.kind == "incompatible"
+    assert not found.lost
+    assert any(reason in line for line in found.reasons), str(found)
+
+
+def test_a_difference_in_one_field_is_not_exact() -> None:
+    spec = MelSpec.preset(B44)
+    for change in ({"fmax": 8000.0}, {"eps": 0.0}, {"center": True}, {"log": "log10"}, {"norm": None}):
+        assert compare(dataclasses.replace(spec, **change), spec).kind == "convertible"  # type: ignore[arg-type]

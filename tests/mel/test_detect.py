@@ -1,0 +1,85 @@
+"""check_format: every mel in a wrong format is caught, none in the right one is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_core.errors import MelMismatch
+from distill_core.mel import MelSpec, check_format, looks_like
+
+VAE = MelSpec.preset("distill-vae")
+BIGVGAN = MelSpec.preset("bigvgan-44khz-128band-512x")
+HIFIGAN = MelSpec.preset("hifigan-22khz-80band")
+
+
+@pytest.fixture(scope="session")
+def recorded(music_files: list[Path], speech_files: list[Path]) -> list[Path]:
+    return [*music_files[:100], *speech_files]
+
+
+def mel(path: Path, spec: MelSpec, level: float = 1.0) -> torch.Tensor:
+    from training import recordings
+
+    return spec.analyze(recordings.load(path, spec.sample_rate, seconds=0.7) * level)
+
+
+def test_no_false_alarm_and_no_miss_on_real_mels(recorded: list[Path]) -> None:
+    assert len(recorded) >= 100
+    generator = torch.Generator().manual_seed(0)
+    for path in recorded:
+        log1p, ln = mel(path, VAE), mel(path, BIGVGAN)
+        noisy = log1p + 0.05 * torch.randn(log1p.shape, generator=generator)
+        for values, own, other in ((log1p, VAE, BIGVGAN), (noisy, VAE, BIGVGAN), (ln, BIGVGAN, VAE)):
+            check_format(values, own)
+            with pytest.raises(MelMismatch, match=f"not in the format {other.name}"):
+                check_format(values, other)
+
+
+def test_no_false_alarm_at_other_levels_and_in_other_formats(recorded: list[Path]) -> None:
+    specs = [MelSpec.preset(name) for name in MelSpec.presets()]
+    for index, path in enumerate(recorded[:40]):
+        spec = specs[index % len(specs)]
+        for level in (1.0, 0.1, 0.001, 0.0):
+            check_format(mel(path, spec, level), spec)
+
+
+@pytest.mark.parametrize("spec", [VAE, BIGVGAN, HIFIGAN])
+def test_extremes_pass(spec: MelSpec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rate = spec.sample_rate
+    for wave in (
+        torch.zeros(rate),
+        torch.randn(rate, generator=generator).sign(),  # as loud as noise can be
+        torch.randn(rate, generator=generator) * 0.5,
+        torch.sign(torch.sin(torch.arange(rate) * 0.01)),
+    ):
+        check_format(spec.analyze(wave), spec)
+    check_format(torch.zeros(1, spec.n_mels, 0), spec)
+
+
+def test_the_likely_format_is_named(speech_files: list[Path]) -> None:
+    with pytest.raises(MelMismatch, match="looks like distill-vae"):
+        check_format(mel(speech_files[0], VAE), BIGVGAN)
+    with pytest.raises(MelMismatch, match="looks like bigvgan-44khz-128band-512x"):
+        check_format(mel(speech_files[0], BIGVGAN), VAE)
+    # No preset of 80 bands is log1p, but what it is can be said.
+    with pytest.raises(MelMismatch, match="log1p of energies"):
+        check_format(mel(speech_files[0], VAE)[:, :80], HIFIGAN)
+
+
+def test_other_representations_are_caught(speech_files: list[Path]) -> None:
+    decibels = mel(speech_files[0], BIGVGAN) * 8.686
+    assert not looks_like(decibels, BIGVGAN)
+    scaled = (mel(speech_files[0], BIGVGAN) + 11.5) / 14
+    assert not looks_like(scaled, BIGVGAN)
+    assert not looks_like(VAE.analyze(torch.randn(48000)).expm1(), VAE)
+
+
+def test_long_mels_are_sampled_not_read_whole() -> None:
+    """A minute and a second take the same looks: the time must not grow with the mel."""
+    from distill_core.mel import detect
+
+    assert detect._sample(torch.zeros(1, 128, 100_000)).numel() <= 128 * 512
