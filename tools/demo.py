@@ -53,8 +53,12 @@ def draw(path: Path, waves: dict, vocoder) -> None:
     import matplotlib.pyplot as plt
     import numpy as np
 
+    from distill_core.mel.filters import band_edges
+
     spec = vocoder.mel
     figure, axes = plt.subplots(len(waves), 1, figsize=(10, 3 * len(waves)), sharex=True, layout="constrained")
+    centres = band_edges(spec)[1:-1]
+    ticks = [hz for hz in (200, 500, 1000, 2000, 4000, 8000, 16000) if hz < centres[-1]]
     for axis, (title, wave) in zip(axes, waves.items(), strict=True):
         mel = spec.analyze(wave)[0].numpy()
         decibel = mel * 20 / np.log(10)
@@ -64,12 +68,13 @@ def draw(path: Path, waves: dict, vocoder) -> None:
             origin="lower",
             aspect="auto",
             extent=(0, duration, 0, spec.n_mels),
-            vmin=-90,
-            vmax=20,
+            vmin=-80,
+            vmax=10,
             cmap="magma",
         )
         axis.set_title(title, loc="left")
-        axis.set_ylabel("mel band")
+        axis.set_yticks(np.interp(ticks, centres, np.arange(spec.n_mels) + 0.5), [f"{hz:,}" for hz in ticks])
+        axis.set_ylabel("Hz (mel scale)")
     axes[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=axes, label="dB")
     path.parent.mkdir(parents=True, exist_ok=True)
