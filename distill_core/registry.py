@@ -359,7 +359,7 @@ class Registry:
                     raise PluginConflictError(
                         f"A vocoder {card.name!r} is registered already, by {self._by_hand[card.name].module}."
                     )
-            self._manager.register(plugin, name=f"{label} (by hand)")
+            self._manager.register(plugin, name=_plugin_key(trial))
             for card in cards:
                 candidate = Candidate(card.name, label, summary=card.summary, plugin=plugin)
                 self._by_hand[card.name] = candidate
@@ -381,7 +381,7 @@ class Registry:
             by_hand = {_plugin_key(candidate) for candidate in self._by_hand.values()}
             self._cards = {key: cards for key, cards in self._cards.items() if key in by_hand}
             for label, plugin in self._manager.list_name_plugin():
-                if not label.endswith(" (by hand)"):
+                if label not in by_hand:
                     self._manager.unregister(plugin, name=label)
 
     def explain(self, name: str) -> Explanation:
@@ -466,7 +466,9 @@ def _asked_too_early(culprit: Candidate, candidate: Candidate) -> PluginError:
 
 
 def _plugin_key(candidate: Candidate) -> str:
-    return f"{candidate.module} (by hand)" if candidate.plugin is not None else candidate.module
+    """What a plug-in is filed under; two registered by hand may bear one name."""
+    plugin = candidate.plugin
+    return candidate.module if plugin is None else f"{candidate.module} (by hand, {id(plugin):#x})"
 
 
 def _identity(weights: object) -> object:

@@ -352,6 +352,15 @@ def test_by_hand_goes_before_installed(modules) -> None:
     assert len(registry.candidates("toy")) == 2
 
 
+def test_two_plugins_of_one_label_by_hand_do_not_mix() -> None:
+    registry = Registry(find=Discovery)
+    registry.register(toy.plugin(toy.card("one")))
+    registry.register(toy.plugin(toy.card("two")))
+    assert [card.name for card in registry.cards()] == ["one", "two"]
+    registry.refresh()
+    assert [card.name for card in registry.cards()] == ["one", "two"]
+
+
 def test_a_plugin_that_fails_a_check_by_hand_changes_nothing() -> None:
     registry = Registry(find=Discovery)
     with pytest.raises(errors.PluginError):
