@@ -30,15 +30,17 @@ def load_file(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    with path.open("rb") as file:
+        mappable = zipfile.is_zipfile(file)  # torch cannot map the format it wrote before 1.6
     try:
-        # torch cannot map the format it wrote before 1.6
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mappable)
     except pickle.UnpicklingError as error:
         raise StateDictError(
             f"{path} is damaged, or holds more than tensors and would run code when loaded; it was not run"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        raise StateDictError(f"{path} is damaged or no torch checkpoint: {error}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StateDictError(f"{path} is damaged or no torch checkpoint: {reason}") from error
     return generator_state(content, str(path))
 
 
