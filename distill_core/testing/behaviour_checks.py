@@ -18,7 +18,7 @@ BEHAVIOUR = Group("behaviour")
 @BEHAVIOUR.promise("the same mel gives the same waveform, whatever came between")
 def deterministic(subject: Subject) -> None:
     vocoder = subject.vocoder
-    one, other = subject.mel(1, 6, seed=5), subject.mel(2, 3, seed=6)
+    one, other = subject.mel(1, 4, seed=5), subject.mel(2, 2, seed=6)
     first = vocoder.mel_to_waveform(one)
     vocoder.mel_to_waveform(other)
     second = vocoder.mel_to_waveform(one)
@@ -43,7 +43,8 @@ def inference_only(subject: Subject) -> None:
         require(torch.is_grad_enabled(), "After the call gradients are switched off for the caller.")
         require(not wave.requires_grad, "The waveform requires gradients: every call keeps its whole graph in memory.")
         require(not wave.is_inference(), "The waveform is an inference tensor: using it in a loss would fail.")
-    require(torch.equal(mel.detach(), before), "The caller's mel was changed in place.")
+    untouched = torch.equal(mel.detach(), before)
+    require(untouched, "The caller's mel was changed in place. Clone it before an operation that writes.")
     model = getattr(vocoder, "model", None)
     if isinstance(model, torch.nn.Module):
         trained = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
@@ -55,7 +56,7 @@ def inference_only(subject: Subject) -> None:
 @BEHAVIOUR.promise("several threads may call one vocoder")
 def threads(subject: Subject) -> None:
     vocoder = subject.vocoder
-    mels = [subject.mel(1, 5, seed=10 + index) for index in range(4)]
+    mels = [subject.mel(1, 3, seed=10 + index) for index in range(4)]
     want = [vocoder.mel_to_waveform(mel) for mel in mels]
     got: list[Any] = [None] * len(mels)
     barrier = threading.Barrier(len(mels))
@@ -63,7 +64,7 @@ def threads(subject: Subject) -> None:
     def work(index: int) -> None:
         try:
             barrier.wait()
-            for _ in range(3):
+            for _ in range(2):
                 got[index] = vocoder.mel_to_waveform(mels[index])
                 if difference(got[index], want[index]) > subject.tolerance:
                     return
@@ -90,7 +91,7 @@ def threads(subject: Subject) -> None:
 @BEHAVIOUR.promise("to(device) returns the vocoder, and refuses a device that is not there without harm")
 def to(subject: Subject) -> None:
     vocoder = subject.vocoder
-    mel = subject.mel()
+    mel = subject.mel(1, 2)
     want = vocoder.mel_to_waveform(mel)
     home = vocoder.device
     require(vocoder.to(home) is vocoder, "to(device) must return the vocoder itself.")
@@ -151,7 +152,7 @@ def _runs_on(subject: Subject, kind: str) -> None:
         raise NotApplicable(reason)
     vocoder = subject.vocoder
     home = vocoder.device
-    mel = subject.mel(1, 6, seed=7)
+    mel = subject.mel(1, 3, seed=7)
     want = vocoder.mel_to_waveform(mel)
     try:
         vocoder.to(kind)

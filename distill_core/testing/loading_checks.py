@@ -61,7 +61,7 @@ def reports(subject: Subject) -> None:
 def quiet(subject: Subject) -> None:
     vocoder = subject.vocoder
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        vocoder.mel_to_waveform(subject.mel())
+        vocoder.mel_to_waveform(subject.mel(1, 2))
     for when, text in (("Loading", subject.printed), ("Running", out.getvalue())):
         require(not text, f"{when} prints {text.strip()[:60]!r} to stdout. Use logging.getLogger(__name__).")
 
@@ -70,20 +70,20 @@ def quiet(subject: Subject) -> None:
 def leaves_torch_alone(subject: Subject) -> None:
     import torch
 
-    vocoder, mel = subject.vocoder, subject.mel()
-    random = torch.get_rng_state()
+    vocoder, mel = subject.vocoder, subject.mel(1, 2)
     before = torch_settings()
-    vocoder.mel_to_waveform(mel)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20250117)  # no model's favourite: seeding again with the same number would not show
+        random = torch.get_rng_state()
+        vocoder.mel_to_waveform(mel)
+        drawn = not torch.equal(random, torch.get_rng_state())
     for when, old, new in (
         ("Loading", subject.settings_before, subject.settings_after),
         ("Running", before, torch_settings()),
     ):
         changed = [f"{name} from {old[name]} to {new[name]}" for name in old if old[name] != new[name]]
         require(not changed, f"{when} it changes {' and '.join(changed)}, for everybody else in the process.")
-    require(
-        torch.equal(random, torch.get_rng_state()),
-        "Running it draws from torch's global random numbers. Use a torch.Generator of its own, seeded.",
-    )
+    require(not drawn, "Running it draws from torch's global random numbers. Use a torch.Generator of its own, seeded.")
 
 
 @LOADING.promise("weights of another model are refused, and so are weights that are not there")
@@ -125,7 +125,7 @@ def refuses_unknown_options(subject: Subject) -> None:
 
 @LOADING.promise("every precision runs and sounds alike, or is refused with PrecisionError")
 def precisions(subject: Subject) -> None:
-    mel = subject.mel(1, 4)
+    mel = subject.mel(1, 2)
     want = subject.whole(mel)
     for precision in PRECISIONS:
         if precision == subject.arguments.get("precision", "fp32"):

@@ -1,0 +1,92 @@
+"""distill-vocoder new-plugin: names, files, refusals. tests/install builds and installs what it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from distill_core import MelSpec, errors
+from distill_core.cli import main
+from distill_core.new_plugin import NewPlugin, write
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "package"),
+    [("my-voice", "distill-my-voice", "distill_my_voice"), ("x2", "distill-x2", "distill_x2")],
+)
+def test_a_name_becomes_a_distribution_and_a_package(name: str, distribution: str, package: str) -> None:
+    plugin = NewPlugin(name)
+    assert (plugin.distribution, plugin.package) == (distribution, package)
+
+
+@pytest.mark.parametrize("name", ["", "My", "2x", "a b", "../x", "a--b", "a_", "é", "x" * 51, "a.b", "a/b", "-x"])
+def test_what_cannot_be_a_name_is_refused(name: str) -> None:
+    with pytest.raises(errors.DistillError, match="cannot be a vocoder's name"):
+        NewPlugin(name)
+
+
+def test_a_mel_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(errors.MelFormatError, match="Did you mean"):
+        NewPlugin("x", mel="vocos-24khz")
+
+
+def test_nothing_is_overwritten_without_force(tmp_path) -> None:
+    plugin = NewPlugin("mine")
+    (tmp_path / "pyproject.toml").write_text("precious")
+    with pytest.raises(errors.OutputExistsError, match="--force"):
+        write(plugin, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pyproject.toml"]
+    write(plugin, tmp_path, overwrite=True)
+    assert "precious" not in (tmp_path / "pyproject.toml").read_text()
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.DistillError, match="cannot be written"):
+        write(NewPlugin("mine"), tmp_path / "file" / "below")
+
+
+def test_the_files_are_clean_and_complete(tmp_path) -> None:
+    files = write(NewPlugin("my-voice", mel="bigvgan-44khz-128band-512x"), tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in files} == {
+        ".gitignore",
+        "README.md",
+        "pyproject.toml",
+        "distill_my_voice/__init__.py",
+        "distill_my_voice/model.py",
+        "distill_my_voice/plugin.py",
+        "distill_my_voice/py.typed",
+        "distill_my_voice/vocoder.py",
+        "tests/test_contract.py",
+    }
+    for path in files:
+        assert "$" not in path.read_text()
+    for tool in (["ruff", "check"], ["ruff", "format", "--check", "--line-length", "120"], ["mypy", "--strict"]):
+        target = tmp_path / "distill_my_voice" if tool[0] == "mypy" else tmp_path
+        done = subprocess.run([sys.executable, "-m", *tool, str(target)], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_card_has_the_mel_that_was_asked_for(tmp_path, monkeypatch) -> None:
+    write(NewPlugin("asked", mel="vocos-24khz-100band"), tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    from distill_asked.plugin import CARD
+
+    assert CARD.variant().mel == MelSpec.preset("vocos-24khz-100band")
+
+
+def test_the_command_says_what_it_wrote_and_what_next(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["new-plugin", "my-voice"]) == 0
+    assert "pip install -e ./distill-my-voice\n  distill-vocoder check my-voice" in capsys.readouterr().out
+    assert main(["new-plugin", "my-voice"]) == 1
+    assert "pyproject.toml" in str(list((tmp_path / "distill-my-voice").iterdir()))
+    assert main(["new-plugin", "my-voice", "-o", "elsewhere", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["folder"] == "elsewhere"
+    assert captured.err.startswith("error: distill-my-voice/")
+    assert main(["new-plugin", "hifigan", "-o", "third"]) == 0
+    assert "installed already" in capsys.readouterr().err

@@ -1,0 +1,280 @@
+"""Vocoders that each break one promise of the contract, and one that breaks none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+
+from distill_core import Registry, Variant, VocoderCard, hookimpl
+from distill_core.discovery import Discovery
+from distill_core.report import EngineReport
+from distill_core.weights import check_state_dict, load_checkpoint
+from tests import toy
+from tests.toy import HALO, MEL, ToyVocoder
+
+
+class Conforming(ToyVocoder):
+    """Keeps every promise."""
+
+
+def load(card, variant, *, device, precision, weights=None, chunk_frames=None) -> ToyVocoder:
+    """A factory as it should be, for the class that the card's name stands for."""
+    vocoder = PLANTS[card.name](variant, device=device, precision=precision, chunk_frames=chunk_frames)
+    if weights is not None:
+        state = load_checkpoint(weights).state_dict
+        check_state_dict(state, {name: value.shape for name, value in vocoder.model.state_dict().items()}, "the toy")
+        vocoder.model.load_state_dict(state)
+    return vocoder
+
+
+class Relabelled(ToyVocoder):
+    """Loads another variant than was asked for."""
+
+    def __init__(self, variant: Variant, **arguments) -> None:
+        super().__init__(Variant("something else", MEL, MEL.sample_rate), **arguments)
+
+
+class ElsewhereReport(ToyVocoder):
+    def report(self) -> EngineReport:
+        return EngineReport("eager", "cuda:0", self.precision)
+
+
+class Chatty(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        print("vocoding ...")
+        return super()._vocode(mel)
+
+
+class ChattyLoading(ToyVocoder):
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        print("Loading checkpoint ...")
+
+
+class GlobalSettings(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        return super()._vocode(mel)
+
+
+class GlobalNoise(ToyVocoder):
+    """Seeds the process to be deterministic itself."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        return super()._vocode(mel)
+
+
+class HalfFails(ToyVocoder):
+    def __init__(self, variant: Variant, *, precision: str = "fp32", **arguments) -> None:
+        if precision == "bf16":
+            raise RuntimeError("not implemented for 'BFloat16'")
+        super().__init__(variant, precision=precision, **arguments)
+
+
+class LosesAFrame(ToyVocoder):
+    """Like a transposed convolution with too much padding."""
+
+    def mel_to_waveform(self, mel, **arguments):
+        return super().mel_to_waveform(mel, **arguments)[..., : -self.hop_length]
+
+
+class DoubleOut(ToyVocoder):
+    def mel_to_waveform(self, mel, **arguments):
+        return super().mel_to_waveform(mel, **arguments).to(getattr(mel, "dtype", torch.float32))
+
+
+class Overflows(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) * (mel - MEL.silence).mul(200).mean().exp()
+
+
+class IgnoresTheMel(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return torch.ones(mel.shape[0], mel.shape[2] * self.hop_length)
+
+
+class NormalisesOverTime(ToyVocoder):
+    """Makes its own mel loud: by the loudest frame of what it happens to see."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel - mel.amax(dim=(1, 2), keepdim=True))
+
+
+class StreamsInPieces(ToyVocoder):
+    """Vocodes each piece for itself."""
+
+    def stream(self, mels):
+        for mel in mels:
+            yield self.mel_to_waveform(mel)
+
+
+class StreamsLate(ToyVocoder):
+    """Waits for everything."""
+
+    def stream(self, mels):
+        yield self.mel_to_waveform(torch.cat(list(mels), dim=-1))
+
+
+class MixesRows(ToyVocoder):
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+        wave = super().mel_to_waveform(mel, lengths=lengths, progress=progress)
+        return wave if lengths is None else wave + 0.1 * wave.roll(1, dims=0)
+
+
+class ForgetsPadding(ToyVocoder):
+    """Runs a padded batch as if it were full, which leaves sound after the ends."""
+
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+        if lengths is not None:
+            super().mel_to_waveform(mel, lengths=lengths)  # the checks
+            mel = torch.nan_to_num(mel, nan=MEL.silence)
+        return super().mel_to_waveform(mel, progress=progress)
+
+
+class HaloTooSmall(ToyVocoder):
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        self._halo = HALO - 1
+
+
+class HaloForNothing(ToyVocoder):
+    """A model that looks at one frame at a time, and claims context all the same."""
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        with torch.no_grad():
+            kernel = self.model.conv.weight
+            kernel[..., :HALO] = 0
+            kernel[..., HALO + 1 :] = 0
+
+
+class TakesAnything(ToyVocoder):
+    """Replaces NaN by silence, to be helpful."""
+
+    def mel_to_waveform(self, mel, **arguments):
+        if isinstance(mel, torch.Tensor) and mel.is_floating_point() and arguments.get("lengths") is None:
+            mel = torch.nan_to_num(mel, nan=MEL.silence)
+        return super().mel_to_waveform(mel, **arguments)
+
+
+class BareErrors(ToyVocoder):
+    """Checks nothing, and lets torch complain."""
+
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+        if lengths is not None:
+            return super().mel_to_waveform(mel, lengths=lengths)
+        return super().mel_to_waveform(mel.reshape(mel.shape[0], MEL.n_mels, -1))
+
+
+class CarriesState(ToyVocoder):
+    """Cross-fades into what it made before."""
+
+    last = None
+
+    def mel_to_waveform(self, mel, **arguments):
+        wave = super().mel_to_waveform(mel, **arguments)
+        if self.last is not None:
+            wave[..., :8] += 0.1 * self.last
+        self.last = wave[:1, :, -8:].clone()
+        return wave
+
+
+class TrainingMode(ToyVocoder):
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        self.model.train()
+
+
+class KeepsTheGraph(ToyVocoder):
+    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
+        with self._turn:
+            self.model.requires_grad_(True)
+            return self._vocode(mel.float())
+
+
+class ChangesTheMel(ToyVocoder):
+    def mel_to_waveform(self, mel, **arguments):
+        wave = super().mel_to_waveform(mel, **arguments)
+        with torch.no_grad():
+            mel.clamp_(max=0.0)
+        return wave
+
+
+class ScratchOnSelf(ToyVocoder):
+    """Keeps the mel of the call on the object."""
+
+    def mel_to_waveform(self, mel, **arguments):
+        self.current = mel
+        time.sleep(0.002)
+        return super().mel_to_waveform(self.current, **arguments)
+
+
+class ToReturnsNothing(ToyVocoder):
+    def to(self, device):
+        super().to(device)
+
+
+class ToBelievesAnything(ToyVocoder):
+    def to(self, device):
+        return self
+
+
+class LeavesATensor(ToyVocoder):
+    """A constant of the model that `module.to` does not know of."""
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        self.model.gain = torch.ones(1)
+
+
+class WornByMoving(ToyVocoder):
+    def to(self, device):
+        with torch.no_grad():
+            self.model.conv.bias += 0.1 * (device == "cpu")
+        return super().to(device)
+
+
+PLANTS: dict[str, Callable[..., ToyVocoder]] = {
+    each.__name__: each for each in [Conforming, *ToyVocoder.__subclasses__()]
+}
+
+
+def load_ignoring_weights(card, variant, *, device, precision, weights=None):
+    return ToyVocoder(variant, device=device, precision=precision)
+
+
+def load_letting_torch_complain(card, variant, *, device, precision, weights=None):
+    vocoder = ToyVocoder(variant, device=device, precision=precision)
+    if weights is not None:
+        vocoder.model.load_state_dict(weights)
+    return vocoder
+
+
+def load_with_any_option(card, variant, *, device, precision, weights=None, **options):
+    return load(SimpleNamespace(name="Conforming"), variant, device=device, precision=precision, weights=weights)
+
+
+def load_by_position(card, variant, device):
+    return ToyVocoder(variant, device=device)
+
+
+def load_ignoring_precision(card, variant, *, device, precision, weights=None):
+    arguments = {"device": device, "precision": "fp32", "weights": weights}
+    return load(SimpleNamespace(name="Conforming"), variant, **arguments)
+
+
+def registry_of(name: str, **changes) -> Registry:
+    """A registry that knows one planted vocoder; the plug-in is registered as a module would be."""
+    card = toy.card(name, **{"factory": "tests.testing_kit.planted:load", **changes})
+
+    @hookimpl
+    def distill_vocoders() -> list[VocoderCard]:
+        return [card]
+
+    registry = Registry(find=Discovery, environ={})
+    registry.register(SimpleNamespace(distill_vocoders=distill_vocoders, __name__=f"planted.{name}"))
+    return registry

@@ -1,0 +1,302 @@
+"""The conformance kit: passes what keeps the contract, and fails each planted vocoder for the right promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from distill_core import MelSpec, Registry, Variant, errors
+from distill_core.cli import main
+from distill_core.discovery import Candidate, Discovery
+from distill_core.testing import CHECKS, VocoderConformance, conformance, run_checks
+from tests import checkpoints, toy
+from tests.conftest import ROOT
+from tests.testing_kit import planted
+
+NEEDS_ACCELERATOR = {"runs_on_cuda", "runs_on_mps"}
+
+# name of a class in planted.py -> the promises it breaks, the one it was planted for first; ... for what else
+# cannot hold any more
+CLASSES = {
+    "Relabelled": ["loads"],
+    "ElsewhereReport": ["reports"],
+    "Chatty": ["quiet"],
+    "ChattyLoading": ["quiet"],
+    "GlobalSettings": ["leaves_torch_alone"],
+    "GlobalNoise": ["leaves_torch_alone"],
+    "HalfFails": ["precisions"],
+    "LosesAFrame": ["shapes", "stream", "ragged", "halo", "finite"],
+    "DoubleOut": ["dtypes"],
+    "Overflows": ["finite", ...],
+    "IgnoresTheMel": ["finite", "halo"],
+    "NormalisesOverTime": ["chunks", "stream", "halo", "ragged"],
+    "StreamsInPieces": ["stream"],
+    "StreamsLate": ["stream"],
+    "MixesRows": ["ragged"],
+    "ForgetsPadding": ["ragged"],
+    "HaloTooSmall": ["halo", "chunks", "stream"],
+    "HaloForNothing": ["halo"],
+    "TakesAnything": ["bad_input"],
+    "BareErrors": ["bad_input"],
+    "CarriesState": ["deterministic", ...],
+    "TrainingMode": ["inference_only"],
+    "KeepsTheGraph": ["inference_only"],
+    "ChangesTheMel": ["inference_only", ...],
+    "ScratchOnSelf": ["threads"],
+    "ToReturnsNothing": ["to"],
+    "ToBelievesAnything": ["to"],
+    "LeavesATensor": ["moves_whole"],
+    "WornByMoving": ["runs_on_cpu", "to"],
+}
+
+# what is wrong with the card or the factory -> the promises that breaks
+CARDS = {
+    "no licence": ({"license": ""}, ["described"]),
+    "two-line summary": ({"summary": "a\nb"}, ["described"]),
+    "unknown device": ({"devices": ("cpu", "tpu")}, ["described"]),
+    "address": ({"homepage": "example"}, ["described"]),
+    "wrong sample rate": ({"variants": [Variant("plain", toy.MEL, 16000)]}, ["formats", "loads"]),
+    "weights ignored": ({"factory": "tests.testing_kit.planted:load_ignoring_weights"}, ["refuses_other_weights"]),
+    "bare weight errors": (
+        {"factory": "tests.testing_kit.planted:load_letting_torch_complain"},
+        ["refuses_other_weights"],
+    ),
+    "any option": ({"factory": "tests.testing_kit.planted:load_with_any_option"}, ["refuses_unknown_options"]),
+    "positional factory": ({"factory": "tests.testing_kit.planted:load_by_position"}, ["factory", "loads"]),
+    "no factory": ({"factory": "tests.testing_kit.planted:no_such_function"}, ["factory", "loads"]),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def failures(report) -> set[str]:
+    return {result.name for result in report.failed}
+
+
+def detail(report, name: str) -> str:
+    return next(result.detail for result in report.results if result.name == name)
+
+
+def test_a_conforming_vocoder_passes_everything() -> None:
+    report = run_checks("Conforming", registry=planted.registry_of("Conforming"))
+    assert report.ok, str(report)
+    assert {result.name for result in report.skipped} <= {*NEEDS_ACCELERATOR, "light"}
+    assert report.counts["run"] == report.counts["passed"] == len(CHECKS) - report.counts["skipped"]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_planted_vocoder_fails_its_promise(name: str) -> None:
+    report = run_checks(name, registry=planted.registry_of(name))
+    expected = CLASSES[name]
+    assert expected[0] in failures(report), str(report)
+    assert ... in expected or failures(report) <= set(expected), str(report)
+    assert len(detail(report, expected[0])) > 40
+    assert not report.ok
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_each_planted_card_fails_its_promise(name: str) -> None:
+    changes, expected = CARDS[name]
+    report = run_checks("Conforming", registry=planted.registry_of("Conforming", **changes))
+    assert failures(report) == set(expected), str(report)
+
+
+def write_plugin(folder, monkeypatch, source: str, module: str) -> Registry:
+    (folder / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    return Registry(find=lambda: Discovery((Candidate("mine", module, "mine-dist", "1.0"),)), environ={})
+
+
+PLUGIN = """
+{imports}
+from distill_core import MelSpec, Variant, VocoderCard, hookimpl
+
+MEL = MelSpec(8000, 64, 16, 64, 5, 0.0, None, "htk", None, 1.0, "ln", 1e-5, False)
+
+@hookimpl
+def distill_vocoders():
+    return [VocoderCard("{name}", "s", 1, "tests.toy:load", [Variant("plain", MEL, 8000)], license="MIT")]
+"""
+
+
+def test_a_plugin_that_imports_torch_is_told_where(tmp_path, monkeypatch) -> None:
+    source = PLUGIN.format(imports="import torch", name="mine")
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "heavy_plugin"))
+    assert "light" in failures(report)
+    assert "heavy_plugin.py, line 2: import torch" in detail(report, "light")
+
+
+def test_a_plugin_that_imports_no_torch_is_light(tmp_path, monkeypatch) -> None:
+    source = PLUGIN.format(imports="", name="mine")
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "light_plugin"))
+    assert "light" in {result.name for result in report.passed}, str(report)
+
+
+def test_a_card_of_another_name_fails_and_the_rest_does_not_apply(tmp_path, monkeypatch) -> None:
+    source = PLUGIN.format(imports="", name="other")
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "other_plugin"))
+    assert failures(report) == {"found"}
+    assert report.counts["skipped"] == len(CHECKS) - 1
+    assert "no card named 'mine'" in report.summary
+
+
+def test_asking_for_half_precision_and_getting_full_is_noticed() -> None:
+    registry = planted.registry_of("x", factory="tests.testing_kit.planted:load_ignoring_precision")
+    report = run_checks("x", registry=registry, precision="bf16")
+    assert "vocoder.precision is 'fp32'" in detail(report, "loads")
+
+
+def test_every_check_is_failed_by_some_plant() -> None:
+    targets = {promises[0] for promises in CLASSES.values()} | {promises[0] for _, promises in CARDS.values()}
+    targets |= {"light", "found"}  # the two tests above
+    assert {check.name for check in CHECKS} - targets == NEEDS_ACCELERATOR
+
+
+def test_the_kit_takes_seconds_worth_of_frames() -> None:
+    """Frames, not seconds: a full-size model computes some ten frames a second on a small CPU."""
+    vocoders = []
+    real = planted.PLANTS["Conforming"]
+    planted.PLANTS["Conforming"] = lambda *args, **named: vocoders.append(real(*args, **named)) or vocoders[-1]
+    try:
+        run_checks("Conforming", registry=planted.registry_of("Conforming"))
+    finally:
+        planted.PLANTS["Conforming"] = real
+    frames = sum(rows * width for vocoder in vocoders for rows, width in vocoder.runs)
+    assert frames < 300 + 20 * toy.HALO
+
+
+def test_an_unknown_name_is_no_broken_promise() -> None:
+    with pytest.raises(errors.UnknownVocoderError):
+        run_checks("nothing-of-this-name", registry=Registry(find=Discovery, environ={}))
+
+
+class TestConforming(VocoderConformance):
+    """The kit as an author's tests use it."""
+
+    name = "Conforming"
+    registry = planted.registry_of("Conforming")
+
+
+TestConformingByFunction = conformance(
+    "Conforming", registry=planted.registry_of("Conforming"), weights=lambda: toy.ToyModel(seed=3).state_dict()
+)
+
+
+def test_a_failing_vocoder_fails_under_pytest(pytester_run) -> None:
+    done = pytester_run(
+        "from tests.testing_kit import planted\nfrom distill_core.testing import conformance\n"
+        "TestIt = conformance('HaloForNothing', registry=planted.registry_of('HaloForNothing'))\n"
+    )
+    assert done.returncode == 1
+    assert "test_halo" in done.stdout
+    assert "1 failed" in done.stdout
+    assert "sees no CUDA device" in done.stdout or torch.cuda.is_available()
+
+
+@pytest.fixture
+def pytester_run(tmp_path):
+    def run(source: str):
+        (tmp_path / "test_it.py").write_text(source)
+        command = [sys.executable, "-m", "pytest", "-ra", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    return run
+
+
+# Ours
+
+
+def bigvgan_weights() -> dict:
+    config = checkpoints.bigvgan_config(channels=16)
+    return {"generator": checkpoints.bigvgan_state(config), "config": config}
+
+
+TestBigVGAN = conformance("bigvgan", weights=bigvgan_weights, variant=checkpoints.VARIANT)
+
+
+def hifigan_weights() -> dict:
+    from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
+
+    config = {**CONFIGS["v3"], "upsample_initial_channel": 32}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return {"generator": HiFiGAN(config).state_dict(), "config": config}
+
+
+TestHiFiGANOfRandomWeights = conformance("hifigan", weights=hifigan_weights)
+
+
+def needs_pretrained() -> None:
+    try:
+        from distill_hifigan.pretrained import pretrained_checkpoint
+
+        pretrained_checkpoint("universal")
+    except errors.WeightsNotFoundError as error:
+        pytest.skip(str(error))
+
+
+class TestHiFiGANUniversal(VocoderConformance):
+    name = "hifigan"
+
+    @classmethod
+    def setup_class(cls) -> None:
+        needs_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("bigvgan", {"weights": bigvgan_weights}), ("hifigan", {"weights": hifigan_weights})],
+)
+def test_ours_skip_nothing_that_this_machine_could_run(name: str, arguments: dict) -> None:
+    report = run_checks(name, **arguments)
+    assert report.ok, str(report)
+    assert {result.name for result in report.skipped} <= NEEDS_ACCELERATOR
+    for result in report.skipped:
+        assert "no CUDA device" in result.detail or "no MPS device" in result.detail
+
+
+# The command
+
+
+def test_the_command_prints_counts_and_exits_by_the_outcome(monkeypatch, capsys) -> None:
+    from distill_core.testing import subject
+
+    monkeypatch.setattr(subject, "process_registry", planted.registry_of("Conforming"))
+    assert main(["check", "Conforming"]) == 0
+    out = capsys.readouterr().out
+    assert f"{len(CHECKS) - out.count('    skip')} checks ran" in out
+    assert "0 failed" in out
+    assert out.count("    ok ") == len(CHECKS) - out.count("    skip")
+    monkeypatch.setattr(subject, "process_registry", planted.registry_of("HaloTooSmall"))
+    assert main(["check", "HaloTooSmall", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False
+    assert found["counts"]["failed"] == len([each for each in found["results"] if each["outcome"] == "failed"])
+
+
+def test_the_command_on_an_unknown_name_is_one_line(capsys) -> None:
+    assert main(["check", "nothing-of-this-name"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: There is no vocoder")
+
+
+def test_the_mels_it_makes_are_in_the_format() -> None:
+    from distill_core.testing.subject import noise_mel
+
+    for preset in MelSpec.presets():
+        spec = MelSpec.preset(preset)
+        mel = noise_mel(spec, 2, 7, 0)
+        assert mel.shape == (2, spec.n_mels, 7)
+        assert mel.isfinite().all()
+        assert (mel[0] - mel[1]).abs().max() > 0.1
