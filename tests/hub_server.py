@@ -44,6 +44,7 @@ class Fault:
         times: how often, None for always.
         cut: close the connection after this fraction of the file (counted from the file's start).
         stall: send nothing more after this fraction, and keep the connection open.
+        hold: stop half-way until this is set, then go on.
         pace: seconds between blocks of 16 kB.
         status, headers: answer with an error instead.
         content: other bytes instead of the file, with headers to match.
@@ -57,6 +58,7 @@ class Fault:
     times: int | None = None
     cut: float | None = None
     stall: float | None = None
+    hold: threading.Event | None = None
     pace: float = 0.0
     status: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -67,15 +69,14 @@ class Fault:
     on: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """One request as it came, and the bytes of content that were sent in answer."""
+    """One request as it came, and the bytes of content that were sent in answer so far."""
 
     method: str
     path: str
     headers: dict[str, str]
-    status: int
-    sent: int
+    sent: int = 0
 
 
 class HubServer:
@@ -87,6 +88,8 @@ class HubServer:
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.token: str | None = None  # if set, requests without it are answered 401
+        self.content_host = "localhost"  # where large files are: to a client, another host than 127.0.0.1
+        self.xet = False  # advertise Xet storage too, as the Hub does for many repositories
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -169,7 +172,7 @@ class HubServer:
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
-                hub._answer(self)
+                hub.answer(self)
 
             do_GET = do_HEAD
 
@@ -178,58 +181,63 @@ class HubServer:
 
         return Handler
 
-    def _answer(self, http: BaseHTTPRequestHandler) -> None:
+    def answer(self, http: BaseHTTPRequestHandler) -> None:
+        """Write a request down and answer it."""
         path = unquote(urlsplit(http.path).path)
-        status, sent = 404, 0
+        http.asked = Request(http.command, path, dict(http.headers))
+        with self._lock:
+            self.requests.append(http.asked)
         try:
-            status, sent = self._dispatch(http, path)
+            self.dispatch(http, path)
         except (BrokenPipeError, ConnectionResetError):
             http.close_connection = True
-        finally:
-            with self._lock:
-                self.requests.append(Request(http.command, path, dict(http.headers), status, sent))
 
-    def _dispatch(self, http: BaseHTTPRequestHandler, path: str) -> tuple[int, int]:
+    def dispatch(self, http: BaseHTTPRequestHandler, path: str) -> None:
+        """What the Hub answers to a path."""
         asks, content = _RESOLVE.match(path), _CONTENT.match(path)
         match = asks or content
         if match is None:
-            return _empty(http, 404)
+            return answer_empty(http, 404)
         repo, revision, name = match.groups()
         fault = self._fault(name, http.command if asks else "CONTENT")
         if fault.status is not None:
-            return _empty(http, fault.status, fault.headers)
+            return answer_empty(http, fault.status, fault.headers)
         if asks and self.token is not None and http.headers.get("authorization") != f"Bearer {self.token}":
-            return _empty(
+            return answer_empty(
                 http, 401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Invalid username or password."}
             )
         if repo not in self.repos:
-            return _empty(http, 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+            return answer_empty(http, 404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         commit = self.branches[repo].get(revision, revision)
         if commit not in self.repos[repo]:
-            return _empty(http, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+            return answer_empty(http, 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
         if name not in self.repos[repo][commit]:
-            return _empty(http, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
+            return answer_empty(http, 404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
         data = self.repos[repo][commit][name]
         size = len(data) if fault.announce is None else fault.announce
         if asks is None:
-            return self._send(http, data, fault, {})
+            return self.send(http, data, fault, {})
         about = {"X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if len(data) >= LARGE:
             linked = {"X-Linked-ETag": f'"{sha256(data)}"', "X-Linked-Size": str(size)}
-            return _empty(http, 302, {**about, **linked, "Location": f"{self.endpoint}/cdn/{repo}/{commit}/{name}"})
+            if self.xet:
+                refresh = f"{self.endpoint}/api/models/{repo}/xet-read-token/{commit}"
+                linked |= {"X-Xet-Hash": sha256(data), "Link": f'<{refresh}>; rel="xet-auth"'}
+            content = self.endpoint.replace("127.0.0.1", self.content_host)
+            return answer_empty(http, 302, {**about, **linked, "Location": f"{content}/cdn/{repo}/{commit}/{name}"})
         about["ETag"] = f'"{git_hash(data)}"'
         if http.command == "HEAD":
-            return _empty(http, 200, about, length=size)
-        return self._send(http, data, fault, about)
+            return answer_empty(http, 200, about, length=size)
+        return self.send(http, data, fault, about)
 
-    def _send(
-        self, http: BaseHTTPRequestHandler, data: bytes, fault: Fault, headers: Mapping[str, str]
-    ) -> tuple[int, int]:
+    def send(self, http: BaseHTTPRequestHandler, data: bytes, fault: Fault, headers: Mapping[str, str]) -> None:
+        """Answer with content, or the part of it that is asked for, as far as the fault lets it."""
         body = data if fault.content is None else fault.content
         asked = re.match(r"bytes=(\d+)-", http.headers.get("Range") or "") if fault.ranges else None
         start = int(asked[1]) if asked else 0
         if asked and start >= len(body):
-            return _empty(http, 416, {"Content-Range": f"bytes */{len(body)}"})
+            answer_empty(http, 416, {"Content-Range": f"bytes */{len(body)}"})
+            return
         http.send_response(206 if asked else 200)
         http.send_header("Content-Type", fault.kind)
         http.send_header("Content-Length", str(len(body) - start))
@@ -238,27 +246,22 @@ class HubServer:
         for key, value in {**headers, **fault.headers}.items():
             http.send_header(key, value)
         http.end_headers()
-        status = 206 if asked else 200
         end = len(body)
-        if fault.cut is not None:
-            end = min(end, max(start, int(len(body) * fault.cut)))
+        for limit in (fault.cut, fault.stall):
+            if limit is not None:
+                end = min(end, max(start, int(len(body) * limit)))
+        for position in range(start, end, _BLOCK):
+            block = body[position : min(position + _BLOCK, end)]
+            http.asked.sent += len(block)  # before it goes out, so that who has it finds it counted
+            http.wfile.write(block)
+            if fault.pace:
+                time.sleep(fault.pace)
+            if fault.hold and position >= len(body) // 2:
+                fault.hold.wait(120)
         if fault.stall is not None:
-            end = min(end, max(start, int(len(body) * fault.stall)))
-        sent = 0
-        try:
-            for position in range(start, end, _BLOCK):
-                block = body[position : min(position + _BLOCK, end)]
-                http.wfile.write(block)
-                sent += len(block)
-                if fault.pace:
-                    time.sleep(fault.pace)
-            if fault.stall is not None:
-                self._closing.wait(30)
-            if end < len(body):
-                _hang_up(http)
-        except (BrokenPipeError, ConnectionResetError):
-            http.close_connection = True
-        return status, sent
+            self._closing.wait(30)
+        if end < len(body):
+            _hang_up(http)
 
 
 def sha256(data: bytes) -> str:
@@ -271,15 +274,15 @@ def git_hash(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _empty(
+def answer_empty(
     http: BaseHTTPRequestHandler, status: int, headers: Mapping[str, str] | None = None, length: int = 0
-) -> tuple[int, int]:
+) -> None:
+    """Answer with headers alone."""
     http.send_response(status)
     for key, value in (headers or {}).items():
         http.send_header(key, value)
     http.send_header("Content-Length", str(length))
     http.end_headers()
-    return status, 0
 
 
 def _hang_up(http: BaseHTTPRequestHandler) -> None:

@@ -1,4 +1,4 @@
-"""`distill-vocoder weights status|fetch|verify`: what is here, getting it, and whether it is whole."""
+"""`distill-vocoder weights status|fetch|verify|convert`: what is here, getting it, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from ..card import Variant, VocoderCard
 from ..errors import WeightsNotFoundError
 from ..registry import registry
-from ..weights import ensure, status, verify
+from ..weights import ensure, load_checkpoint, status, verify
 from ..weights.export import export
 from .output import print_json, print_line, print_table
 
@@ -39,6 +39,22 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("--variant", help="one variant only")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=run_verify)
+
+    command = commands.add_parser("convert", help="write a checkpoint in the form that loads fastest")
+    command.add_argument("name", nargs="?", default="auto", help="a vocoder (default: auto)")
+    command.add_argument("--variant", help="which variant (default: the vocoder's default)")
+    command.add_argument("--weights", metavar="PATH", help="a checkpoint or folder of your own instead")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="a .safetensors to be used as weights=FILE (default: "
+        "where it is found by itself and loaded in place of the checkpoint)",
+    )
+    command.add_argument("--force", action="store_true", help="overwrite FILE")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=run_convert)
 
     for command in commands.choices.values():
         command.add_argument("--json", action="store_true", help="print JSON")
@@ -99,6 +115,26 @@ def run_verify(args: argparse.Namespace) -> int:
     else:
         print_line("Nothing is cached.")
     return 1 if any(row["problem"] for row in rows) else 0
+
+
+def run_convert(args: argparse.Namespace) -> int:
+    from ..weights.folded import convert
+
+    card = registry.card(registry.resolve(args.name).name)
+    variant = card.variant(args.variant)
+    if args.weights is None and variant.weights is None:
+        raise WeightsNotFoundError(
+            f"The weights of {card.name} {variant.name} are not on the Hub: say which file, with --weights."
+        )
+    source = load_checkpoint(args.weights, variant.weights, progress=not args.quiet, converted=False)
+    assert source.path is not None
+    target = convert(source.path, source.state_dict, source.config, args.output, overwrite=args.force)
+    size = target.stat().st_size
+    if args.json:
+        print_json({"vocoder": card.name, "variant": variant.name, "path": str(target), "size": size})
+    else:
+        print_line(str(target))
+    return 0
 
 
 def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:

@@ -87,7 +87,8 @@ def _look_up(pin: WeightsPin) -> tuple[str, list[Job]]:
             revision = found.commit
         if size is not None and found.size not in (None, size):
             raise refused(found.target, f"{found.target.host} offers {found.size} bytes, pinned are {size}")
-        etag = found.etag or sha256
+        # Only the Hub's ETags are hashes of the content, by which the cache may be ordered.
+        etag = found.etag if found.commit is not None else sha256
         if etag is None:
             raise WeightsDownloadError(
                 f"{found.target.host} sends no ETag for {found.target}, as the Hub does. "

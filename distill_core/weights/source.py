@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsNotFoundError
+from . import folded
 from .checkpoint import CheckpointFile, read_checkpoint, read_config, unwrap
 from .hub import ensure
 from .pin import WeightsPin
@@ -32,7 +33,7 @@ class Checkpoint:
         config: what decides sizes and mel format; None where only a state dict was given, for which the
             variant's own configuration holds.
         origin: where it came from, for messages.
-        path: the file, if there is one.
+        path: the file that was read, if there is one: the checkpoint, or what it was converted to.
     """
 
     state_dict: dict[str, Tensor]
@@ -46,6 +47,7 @@ def load_checkpoint(
     pin: WeightsPin | None = None,
     *,
     names: Sequence[str] = (),
+    converted: bool = True,
     progress: bool = True,
     tqdm_class: Any = None,
 ) -> Checkpoint:
@@ -58,6 +60,7 @@ def load_checkpoint(
         pin: of the variant, used if `weights` is None.
         names: what a plug-in's checkpoints are called in a folder, as globs, the best first; by default
             the pin's files. Failing these, the only file that can be a checkpoint is taken.
+        converted: prefer what `distill-vocoder weights convert` made of the checkpoint.
         progress, tqdm_class: see `ensure`.
 
     Raises:
@@ -72,20 +75,22 @@ def load_checkpoint(
     if weights is not None:
         path = Path(weights).expanduser()
         if path.is_dir():
-            return _from_folder(path, names)
+            return _from_folder(path, names, converted)
         if path.exists():
-            return _from_file(path)
+            return _from_file(path, converted)
         raise WeightsNotFoundError(
             f"There is no {path}: weights= takes a folder, a file or a state dict that is here already."
         )
     if pin is None:
         raise WeightsNotFoundError("These weights are not on the Hub: pass weights=, a folder, file or state dict.")
     folder = ensure(pin, progress=progress, tqdm_class=tqdm_class)
-    return _from_cache(folder, pin, names)
+    return _from_cache(folder, pin, names, converted)
 
 
 def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
     """The checkpoint in a folder: of the first of `names` that is there, else the only candidate.
+
+    Of what a training left behind (`g_00005000`), the last; a converted checkpoint only where it is alone.
 
     Raises:
         WeightsNotFoundError: none, or several and no way to tell.
@@ -93,8 +98,11 @@ def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
     for pattern in (*names, "*"):
         found = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
         if pattern == "*":
-            steps = [path for path in found if _TRAINING.match(path.name)]
-            found = steps[-1:] or [path for path in found if path.name.endswith(ENDINGS)]
+            found = [path for path in found if _TRAINING.match(path.name) or path.name.endswith(ENDINGS)]
+        if originals := [path for path in found if not path.name.endswith(folded.SUFFIX)]:
+            found = originals
+        if all(_TRAINING.match(path.name) for path in found):
+            found = found[-1:]
         if len(found) > 1:
             some = ", ".join(path.name for path in found[:5])
             raise WeightsNotFoundError(f"{folder} holds several checkpoints ({some}): pass weights= the path of one.")
@@ -104,24 +112,26 @@ def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
     raise WeightsNotFoundError(f"There is no checkpoint in {folder}: expected {wanted}.")
 
 
-def _from_folder(folder: Path, names: Sequence[str]) -> Checkpoint:
+def _from_folder(folder: Path, names: Sequence[str], converted: bool) -> Checkpoint:
     path = find_checkpoint(folder, names)
-    found = _from_file(path)
+    found = _from_file(path, converted)
     if found.config is None:
         read_config(folder / CONFIG)  # raises: a folder says itself what architecture it holds
     return found
 
 
-def _from_file(path: Path) -> Checkpoint:
-    read = read_checkpoint(path)
+def _from_file(path: Path, converted: bool) -> Checkpoint:
+    instead = folded.preferred(path) if converted else None
+    read = read_checkpoint(instead or path)
     config, beside = read.config, path.parent / CONFIG
-    if config is None and beside.exists():
+    if beside.exists() and (config is None or instead):
         config = read_config(beside)
-    return Checkpoint(_owned(read), config, str(path), path)
+    return Checkpoint(read.state_dict if instead else _owned(read), config, str(path), instead or path)
 
 
-def _from_cache(folder: Path, pin: WeightsPin, names: Sequence[str]) -> Checkpoint:
+def _from_cache(folder: Path, pin: WeightsPin, names: Sequence[str], converted: bool) -> Checkpoint:
     path = find_checkpoint(folder, names)
+    path = (folded.preferred(path) if converted else None) or path
     config = read_config(folder / CONFIG) if CONFIG in pin.files else None
     return Checkpoint(read_checkpoint(path).state_dict, config, f"{pin.repo} at {folder.name[:12]}", path)
 
@@ -131,7 +141,8 @@ def _owned(read: CheckpointFile) -> dict[str, Tensor]:
 
     A file of the user's own may be overwritten while the vocoder runs, by a training that saves again:
     tensors mapped from it would change under us, or crash the process where it got shorter. The parts
-    of a weight norm are left out, for folding copies them anyway. The cache's files are never rewritten.
+    of a weight norm are left out, for folding copies them anyway. The cache's files and converted ones
+    are replaced, never rewritten.
     """
     if not read.mapped:
         return read.state_dict

@@ -1,0 +1,265 @@
+"""Files that are no checkpoint, or more than one: refused in one clear line, and nothing of them run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_core.errors import CheckpointError, UnsafeCheckpointError, WeightsNotFoundError
+from distill_core.weights import check_state_dict, load_checkpoint, read_checkpoint, read_config
+
+STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3)}
+
+
+class Bomb:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def same(found: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == STATE.keys() and all(torch.equal(found[name], STATE[name]) for name in STATE)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"generator": s}], ids=["bare", "generator"])
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "before torch 1.6"])
+def test_torch_files(tmp_path: Path, wrap, new: bool) -> None:
+    torch.save(wrap(STATE), tmp_path / "x.pt", _use_new_zipfile_serialization=new)
+    read = read_checkpoint(tmp_path / "x.pt")
+    assert same(read.state_dict)
+    assert read.mapped is new
+
+
+def test_safetensors_with_and_without_configuration(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(STATE, tmp_path / "x.safetensors")
+    assert same(read_checkpoint(tmp_path / "x.safetensors").state_dict)
+    save_file(STATE, tmp_path / "y.safetensors", {"config": '{"a": 1}'})
+    assert read_checkpoint(tmp_path / "y.safetensors").config == {"a": 1}
+    save_file(STATE, tmp_path / "z.safetensors", {"config": "{"})
+    with pytest.raises(CheckpointError, match="not JSON"):
+        read_checkpoint(tmp_path / "z.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["zip", "before torch 1.6", "bare pickle", "in the generator"])
+def test_code_is_not_run(tmp_path: Path, kind: str) -> None:
+    path, ran = tmp_path / "x.pt", tmp_path / "ran"
+    bomb = {"generator": {"conv.weight": Bomb(ran)}} if kind == "in the generator" else Bomb(ran)
+    if kind == "bare pickle":
+        path.write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save(bomb, path, _use_new_zipfile_serialization=kind != "before torch 1.6")
+    with pytest.raises(UnsafeCheckpointError, match=r"posix\.mkdir|nt\.mkdir") as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert not ran.exists()
+    with contextlib.suppress(Exception):
+        torch.load(path, weights_only=False)
+    assert ran.exists()  # it is a bomb indeed
+
+
+def test_a_whole_module_is_refused(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pt")
+    with pytest.raises(UnsafeCheckpointError, match=r"torch\.nn\.modules\.linear\.Linear"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def zip_bomb(path: Path) -> None:
+    """A torch archive whose pickle unpacks to a gigabyte."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        with archive.open("x/data.pkl", "w") as file:
+            for _ in range(1024):
+                file.write(bytes(1 << 20))
+        archive.writestr("x/version", "3\n")
+
+
+def overlapping_bomb(path: Path) -> None:
+    """Stored, not compressed, but many entries that share the same bytes."""
+    torch.save({"a": torch.zeros(300_000)}, path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        directory = archive.start_dir
+        count = len(archive.infolist())
+    end = data.rindex(b"PK\x06\x06") if b"PK\x06\x06" in data else data.rindex(b"PK\x05\x06")
+    entries = bytes(data[directory:end])
+    copies = 50
+    size = len(entries) * copies
+    total = count * copies
+    tail = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, total, total, size, directory, 0)
+    path.write_bytes(bytes(data[:directory]) + entries * copies + tail)
+
+
+@pytest.mark.parametrize("bomb", [zip_bomb, overlapping_bomb])
+def test_zip_bombs_are_not_unpacked(tmp_path: Path, bomb) -> None:
+    import resource
+
+    bomb(tmp_path / "x.pt")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"was not unpacked|more than its own size"):
+        read_checkpoint(tmp_path / "x.pt")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_a_tensor_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="claims 1099511627776 numbers"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def _torch_bytes(content: object, tmp_path: Path) -> bytes:
+    torch.save(content, tmp_path / "made")
+    return (tmp_path / "made").read_bytes()
+
+
+DAMAGED = {
+    "empty": (lambda whole: b"", "empty"),
+    "cut at the end": (lambda whole: whole[:-100], "cut off after"),
+    "cut in the middle": (lambda whole: whole[: len(whole) // 2], "cut off after"),
+    "cut near the start": (lambda whole: whole[:40], "cut off after"),
+    "a web page": (lambda whole: b"\n <!DOCTYPE html><html>Sign in</html>", "web page"),
+    "an LFS pointer": (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
+    "text": (lambda whole: b"hello, this is my checkpoint", "no checkpoint"),
+    "noise": (lambda whole: bytes(range(200, 256)) * 9, "no checkpoint"),
+    "the start of a pickle": (lambda whole: b"\x80\x02}q\x00", "damaged"),
+    "a pickle of a number": (lambda whole: pickle.dumps(3), "damaged|no checkpoint"),
+    "an archive of something else": (None, "damaged|no checkpoint"),
+    "safetensors cut": (lambda whole: struct.pack("<Q", 50) + b'{"a":{"dtype":"F32","shape":[3],"data', "damaged"),
+    "safetensors with a huge header": (lambda whole: struct.pack("<Q", 1 << 31) + b"{" * 50, "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_files(tmp_path: Path, damage: str) -> None:
+    make, said = DAMAGED[damage]
+    path = tmp_path / "x.pt"
+    if make is None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+    else:
+        path.write_bytes(make(_torch_bytes({"generator": STATE}, tmp_path)))
+    with pytest.raises(CheckpointError, match=said) as caught:
+        read_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1, 2], "holds a list"),
+        ({}, "holds nothing"),
+        ({"generator": {}}, "holds nothing"),
+        ({"steps": 7, "conv.weight": torch.ones(2)}, "'steps' is a int"),
+        ({1: torch.ones(2)}, "1 is a Tensor"),
+        ({"a": torch.ones(2, 2).to_sparse()}, "no plain tensor"),
+        ({"a": {"nested": torch.ones(2)}}, "'a' is a dict"),
+    ],
+)
+def test_other_content(tmp_path: Path, content: object, said: str) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=said):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.warns():
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_five_names_of_what_does_not_fit() -> None:
+    expected = {f"conv.{index}.weight": (4, 4) for index in range(8)}
+    fitting = {name: torch.zeros(4, 4) for name in expected}
+    check_state_dict(fitting, expected, "BigVGAN")
+    check_state_dict({**fitting}, {**expected, "filter": (12,)}, "BigVGAN", optional=["filter"])
+
+    missing = {"conv.0.weight": torch.zeros(4, 4)}
+    with pytest.raises(CheckpointError, match="not of BigVGAN") as caught:
+        check_state_dict(missing, expected, "BigVGAN")
+    assert all(f"conv.{index}.weight is missing" in str(caught.value) for index in range(1, 6))
+    assert "conv.6" not in str(caught.value)
+    assert "and 2 more" in str(caught.value)
+
+    with pytest.raises(CheckpointError, match=r"conv\.3\.weight is \[4, 5\], expected \[4, 4\]"):
+        check_state_dict({**fitting, "conv.3.weight": torch.zeros(4, 5)}, expected, "BigVGAN")
+    with pytest.raises(CheckpointError, match="extra is unexpected"):
+        check_state_dict({**fitting, "extra": torch.zeros(1)}, expected, "BigVGAN")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "There is no config.json"),
+        (b"<html>", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "JSON list"),
+        (b"[" * 100_000, "not JSON"),
+        (b" " * 2_000_000, "megabyte"),
+    ],
+)
+def test_configurations_that_are_none(tmp_path: Path, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises((CheckpointError, WeightsNotFoundError), match=said):
+        read_config(tmp_path / "config.json")
+
+
+def test_what_weights_may_be(tmp_path: Path) -> None:
+    torch.save({"generator": STATE}, tmp_path / "model.pt")
+    (tmp_path / "config.json").write_text('{"num_mels": 80}')
+    for weights in (tmp_path, str(tmp_path), tmp_path / "model.pt"):
+        read = load_checkpoint(weights)
+        assert same(read.state_dict)
+        assert read.config == {"num_mels": 80}
+        assert read.path == tmp_path / "model.pt"
+    assert load_checkpoint(STATE).config is None
+    for key in ("config", "h"):
+        assert load_checkpoint({"generator": STATE, key: {"a": 1}}).config == {"a": 1}
+        read = load_checkpoint({**STATE, key: {"a": 1}})
+        assert same(read.state_dict)
+        assert read.config == {"a": 1}
+    for weights, said in ((tmp_path / "nothing", "There is no"), (None, "not on the Hub")):
+        with pytest.raises(WeightsNotFoundError, match=said):
+            load_checkpoint(weights)
+
+
+def test_which_file_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsNotFoundError, match="no checkpoint in"):
+        load_checkpoint(tmp_path)
+    torch.save(STATE, tmp_path / "a.pt")
+    (tmp_path / "notes.txt").write_text("")
+    assert load_checkpoint(tmp_path).path == tmp_path / "a.pt"
+    torch.save(STATE, tmp_path / "b.pt")
+    with pytest.raises(WeightsNotFoundError, match=r"a\.pt, b\.pt"):
+        load_checkpoint(tmp_path)
+    assert load_checkpoint(tmp_path, names=["b.pt"]).path == tmp_path / "b.pt"
+    for steps in ("g_00000100", "g_00002000"):
+        torch.save({"generator": STATE}, tmp_path / steps)
+    assert load_checkpoint(tmp_path, names=["x.pt", "g_*"]).path == tmp_path / "g_00002000"
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(WeightsNotFoundError, match=r"no config\.json"):
+        load_checkpoint(tmp_path, names=["b.pt"])
+    assert load_checkpoint(tmp_path / "b.pt").config is None
+
+
+def test_a_file_of_ones_own_may_be_overwritten_afterwards(tmp_path: Path) -> None:
+    """A training that saves again shortens the file under what is mapped from it."""
+    path = tmp_path / "g_00000001"
+    torch.save({"generator": STATE}, path)
+    state = load_checkpoint(path).state_dict
+    path.write_bytes(b"")
+    assert same(state)

@@ -1,0 +1,412 @@
+"""Downloads with faults made to order: what comes out is verified, or refused with a reason."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distill_core.errors import (
+    WeightsDownloadError,
+    WeightsError,
+    WeightsIntegrityError,
+    WeightsNotFoundError,
+    WeightsOfflineError,
+)
+from distill_core.weights import WeightsPin, cached, ensure, transfer
+from tests.hub_server import Fault, HubServer, answer_empty
+
+from .conftest import CONFIG, CONTENT, NAME, REPO, use
+
+SIZE = len(CONTENT)
+
+
+def fetch(pin: WeightsPin) -> Path:
+    return ensure(pin, progress=False)
+
+
+def assert_whole(pin: WeightsPin, folder: Path) -> None:
+    assert (folder / NAME).read_bytes() == CONTENT
+    assert (folder / "config.json").read_bytes() == CONFIG
+    assert cached(pin) == folder
+
+
+def test_two_files_are_asked_for_once_and_then_nothing(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    assert cached(pin) is None
+    folder = fetch(pin)
+    assert_whole(pin, folder)
+    assert {request.rpartition(" ")[2] for request in hub.asked()} == {"config.json", NAME}
+    assert hub.sent(NAME) == SIZE
+    hub.close()
+    assert fetch(pin) == folder
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])
+def test_a_line_that_stays_cut_is_resumed_by_the_next_call(
+    hub: HubServer, cache: Path, pin: WeightsPin, fraction: float
+) -> None:
+    hub.faults.append(Fault(NAME, cut=fraction))
+    with pytest.raises(WeightsDownloadError, match=r"broke off.*kept"):
+        fetch(pin)
+    assert cached(pin) is None
+    first = hub.sent(NAME)
+    assert first == int(SIZE * fraction)
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+    assert hub.sent(NAME) == SIZE - first
+
+
+def test_one_call_outlives_a_line_that_breaks_again_and_again(
+    hub: HubServer, cache: Path, pin: WeightsPin, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.faults += [Fault(NAME, cut=tenth / 10, times=1) for tenth in range(1, 10)]
+    assert_whole(pin, fetch(pin))
+    assert hub.sent(NAME) == SIZE
+    assert sum("broke off" in message for message in caplog.messages) == 9
+
+
+def test_a_server_without_ranges_sends_all_again(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    hub.faults += [Fault(NAME, cut=0.5, times=1), Fault(NAME, ranges=False)]
+    assert_whole(pin, fetch(pin))
+    assert hub.sent(NAME) == int(SIZE * 0.5) + SIZE
+
+
+WRONG = {
+    "one byte flipped": (Fault(NAME, content=CONTENT[:500] + bytes([CONTENT[500] ^ 1]) + CONTENT[501:]), "sha256"),
+    "other content of the right size": (Fault(NAME, content=bytes(SIZE)), "sha256"),
+    "truncated": (Fault(NAME, content=CONTENT[:-1000]), f"{SIZE - 1000} bytes"),
+    "truncated and honest about it": (Fault(NAME, announce=SIZE - 1000), f"{SIZE - 1000} bytes"),
+    "too long": (Fault(NAME, content=CONTENT + b"x"), f"{SIZE + 1} bytes"),
+    "a login page": (Fault(NAME, content=b"<!DOCTYPE html><title>Log in</title>", kind="text/html"), "web page"),
+    "a login page of the right size": (
+        Fault(NAME, content=b"<!DOCTYPE html><title>Log in</title>".ljust(SIZE)),
+        "web page",
+    ),
+    "a wrong config.json": (Fault("config.json", content=CONFIG.replace(b"8", b"9")), "sha256"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_not_as_pinned_is_refused_and_healed_by_the_next_call(
+    hub: HubServer, cache: Path, pin: WeightsPin, wrong: str
+) -> None:
+    fault, said = WRONG[wrong]
+    hub.faults.append(replace(fault))
+    with pytest.raises(WeightsIntegrityError, match=said):
+        fetch(pin)
+    assert cached(pin) is None
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+
+
+def test_a_login_portal_that_answers_everything(
+    hub: HubServer, cache: Path, pin: WeightsPin, unpinned: WeightsPin
+) -> None:
+    """It has no ETag and no commit to offer, and answers 200 to all."""
+    portal = HubServer()
+    portal.dispatch = lambda http, path: portal.send(http, b"<html>", Fault(kind="text/html"), {})  # type: ignore
+    with portal, pytest.MonkeyPatch.context() as patch:
+        use(portal.endpoint, cache, patch)
+        with pytest.raises(WeightsError, match=r"6 bytes, pinned are|web page"):
+            fetch(pin)
+        with pytest.raises(WeightsDownloadError, match="login portal"):
+            fetch(unpinned)
+    assert_whole(pin, fetch(pin))
+
+
+STATUSES = {
+    "401": (Fault(status=401), WeightsDownloadError, "HF_TOKEN"),
+    "403": (Fault(status=403, headers={"X-Error-Code": "GatedRepo"}), WeightsDownloadError, "Ask for access"),
+    "404 repository": (
+        Fault(status=404, headers={"X-Error-Code": "RepoNotFound"}),
+        WeightsNotFoundError,
+        f"no repository {REPO}",
+    ),
+    "404 revision": (Fault(status=404, headers={"X-Error-Code": "RevisionNotFound"}), WeightsNotFoundError, "revision"),
+    "404 file": (
+        Fault(status=404, headers={"X-Error-Code": "EntryNotFound"}),
+        WeightsNotFoundError,
+        "no file config.json",
+    ),
+    "429": (Fault(status=429, headers={"Retry-After": "3600"}), WeightsDownloadError, "in 3600 s"),
+    "500": (Fault(status=500), WeightsDownloadError, "500"),
+    "403 of the content": (Fault(NAME, status=403, on="CONTENT"), WeightsDownloadError, "403"),
+    "503 of the content": (Fault(NAME, status=503, on="CONTENT"), WeightsDownloadError, "503"),
+}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_each_answer_has_its_own_message(hub: HubServer, cache: Path, pin: WeightsPin, status: str) -> None:
+    fault, error, said = STATUSES[status]
+    hub.faults.append(replace(fault))
+    with pytest.raises(error, match=said) as caught:
+        fetch(pin)
+    assert "\n" not in str(caught.value)
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+
+
+def test_a_repository_a_revision_and_a_file_that_do_not_exist(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    wanted = dict(pin.files)
+    for other, said in (
+        (WeightsPin("nvidia/nothing", pin.revision, wanted), "no repository nvidia/nothing"),
+        (WeightsPin(REPO, "0" * 40, wanted), "no revision 0000"),
+        (WeightsPin(REPO, pin.revision, {**wanted, "more.pt": (None, None)}), "no file more.pt"),
+    ):
+        with pytest.raises(WeightsNotFoundError, match=said):
+            fetch(other)
+
+
+def test_retry_after_is_heeded(hub: HubServer, cache: Path, pin: WeightsPin, caplog: pytest.LogCaptureFixture) -> None:
+    hub.faults.append(Fault(NAME, status=429, headers={"Retry-After": "1"}, times=1, on="HEAD"))
+    started = time.monotonic()
+    assert_whole(pin, fetch(pin))
+    assert time.monotonic() - started >= 1
+    assert "Trying again in 1.0 s" in caplog.text
+
+
+def test_500_and_then_200(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    hub.faults += [Fault(status=500, times=2), Fault(NAME, status=502, times=2, on="CONTENT")]
+    assert_whole(pin, fetch(pin))
+
+
+def test_a_stalled_socket(hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    hub.faults.append(Fault(NAME, stall=0.4))
+    with pytest.raises(WeightsDownloadError, match="stopped answering"):
+        fetch(pin)
+    first = hub.sent(NAME)
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+    assert first + hub.sent(NAME) == SIZE
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("http://no-such-host.invalid", "no-such-host.invalid cannot be resolved"),
+        ("http://127.0.0.1:1", "cannot be reached"),
+    ],
+)
+def test_a_server_that_is_not_there(
+    cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch, endpoint: str, said: str
+) -> None:
+    use(endpoint, cache, monkeypatch)
+    with pytest.raises(WeightsOfflineError, match=said) as caught:
+        fetch(pin)
+    assert "--local-dir DIR" in str(caught.value)
+
+
+def test_an_address_that_is_none(cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch) -> None:
+    use("ftp://hub.invalid", cache, monkeypatch)
+    with pytest.raises(WeightsDownloadError, match="HF_ENDPOINT"):
+        fetch(pin)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 512 kB."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_full_disk_is_seen_before_the_download(
+    hub: HubServer, cache: Path, pin: WeightsPin, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(hub.endpoint, small_disk, monkeypatch)
+    with pytest.raises(WeightsError, match=r"too full.*1\.0 MB more.*HF_HOME"):
+        fetch(pin)
+    assert hub.sent(NAME) == 0
+
+
+def test_a_disk_that_fills_up_on_the_way(
+    hub: HubServer, cache: Path, pin: WeightsPin, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_core.weights import download
+
+    monkeypatch.setattr(download, "_check_space", lambda *_: None)  # as if another program took the room
+    use(hub.endpoint, small_disk, monkeypatch)
+    with pytest.raises(WeightsError, match="disk is full"):
+        fetch(pin)
+    assert cached(pin) is None
+
+
+def test_a_file_where_the_cache_should_be(
+    hub: HubServer, cache: Path, pin: WeightsPin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    use(hub.endpoint, tmp_path / "file", monkeypatch)
+    with pytest.raises(WeightsError, match="Point HF_HOME"):
+        fetch(pin)
+
+
+def test_damage_in_the_cache_is_noticed_and_mended(
+    hub: HubServer, cache: Path, pin: WeightsPin, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = fetch(pin)
+    with (folder / NAME).open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    assert cached(pin) is None
+    assert "expected" in caplog.text
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+    assert hub.sent() == SIZE
+
+
+def test_a_partial_file_that_is_not_of_this_file(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    """Left by something else under the same name: found out at the end, and thrown away."""
+    blobs = cache / "hub" / "models--nvidia--bigvgan_test" / "blobs"
+    blobs.mkdir(parents=True)
+    partial = blobs / f"{pin.files[NAME][1]}.incomplete"
+    for left, error in ((b"x" * 1000, True), (b"x" * (SIZE + 5), False)):
+        partial.write_bytes(left)
+        if error:
+            with pytest.raises(WeightsIntegrityError, match="sha256"):
+                fetch(pin)
+            assert not partial.exists()
+    assert_whole(pin, fetch(pin))
+
+
+def test_tokens_go_to_the_hub_and_nowhere_else(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "hf_secret"
+    with pytest.raises(WeightsError, match="401"):
+        fetch(pin)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+    carried = {request.path.split("/")[1]: request.headers.get("authorization") for request in hub.requests}
+    assert carried == {"nvidia": "Bearer hf_secret", "cdn": None}
+
+
+def test_a_proxy_is_used(hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch) -> None:
+    use("http://hub.invalid", cache, monkeypatch)
+    monkeypatch.setenv("HTTP_PROXY", hub.endpoint)
+    monkeypatch.setenv("http_proxy", hub.endpoint)
+    monkeypatch.setenv("no_proxy", "")
+    assert_whole(pin, fetch(pin))
+
+
+def test_a_mirror_of_bare_files_is_enough_for_a_confirmed_pin(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain web server with the files at the Hub's paths: no commit, and ETags of its own making."""
+    mirror = HubServer()
+    files = {"config.json": CONFIG, NAME: CONTENT}
+
+    def serve(http, path):
+        content = files[path.rpartition("/")[2]]
+        if http.command == "HEAD":
+            return answer_empty(http, 200, {"ETag": 'W/"65a-1f"'}, length=len(content))
+        return mirror.send(http, content, Fault(), {"ETag": 'W/"65a-1f"'})
+
+    mirror.dispatch = serve  # type: ignore[method-assign]
+    with mirror:
+        use(mirror.endpoint, cache, monkeypatch)
+        assert_whole(pin, fetch(pin))
+
+
+def test_xet_storage_makes_no_difference(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    hub.xet = True
+    hub.faults.append(Fault(NAME, cut=0.5, times=1))
+    assert_whole(pin, fetch(pin))
+    assert hub.sent(NAME) == SIZE
+
+
+def test_etags_and_commits_cannot_lead_out_of_the_cache(
+    hub: HubServer,
+    cache: Path,
+    pin: WeightsPin,
+    unpinned: WeightsPin,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    real = transfer._request_head
+
+    def evil(url, headers, timeout):
+        response = real(url, headers, timeout)
+        response.headers["X-Linked-ETag"] = response.headers["ETag"] = '"../../../evil"'
+        response.headers["X-Repo-Commit"] = "../../../evil"
+        return response
+
+    monkeypatch.setattr(transfer, "_request_head", evil)
+    with pytest.raises(WeightsDownloadError, match="which commit"):
+        fetch(unpinned)
+    assert_whole(pin, fetch(pin))
+    assert not list(tmp_path.rglob("evil*"))
+
+
+class Bar:
+    """tqdm's interface, and a memory."""
+
+    made: list[Bar] = []
+
+    def __init__(self, total=None, initial=0, unit="", unit_scale=False, desc="") -> None:
+        self.total, self.n, self.initial, self.unit, self.closed = total, initial, initial, unit, False
+        Bar.made.append(self)
+
+    def update(self, count) -> None:
+        self.n += count
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_progress_in_bytes_to_the_apps_own_bar(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    Bar.made.clear()
+    hub.faults.append(Fault(NAME, cut=0.25))
+    with pytest.raises(WeightsDownloadError):
+        ensure(pin, tqdm_class=Bar)
+    hub.forget()
+    ensure(pin, tqdm_class=Bar)
+    ensure(pin, tqdm_class=Bar)
+    first, second = Bar.made
+    assert first.total == SIZE + len(CONFIG)
+    assert first.n == int(SIZE * 0.25) + len(CONFIG)
+    assert (second.initial, second.n, second.total) == (int(SIZE * 0.25), SIZE, SIZE)
+    assert first.closed
+    assert second.closed
+
+
+def test_progress_is_on_stderr_or_not_at_all(
+    hub: HubServer, cache: Path, pin: WeightsPin, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "distill_core"):
+        ensure(pin)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.search(r"bigvgan_test: 100%.*1\.00M.*B/s", err)
+    assert "downloading nvidia/bigvgan_test" in caplog.text
+    (cached(pin) / NAME).unlink()  # type: ignore[operator]
+    ensure(pin, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_threads_download_once(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    hub.faults.append(Fault(NAME, pace=0.002))
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(fetch(pin))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 8
+    assert len(set(folders)) == 1
+    assert hub.sent(NAME) == SIZE
