@@ -24,6 +24,7 @@ from typing import Any
 
 VARIANT = "v2_44khz_128band_512x"
 CHECKPOINT = "bigvgan_generator.pt"
+CONVERTED = "converted/bigvgan.safetensors"
 
 
 def main() -> int:
@@ -37,6 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         size = write_checkpoint(folder)
+        write_converted(folder)
         runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(args.repeat):
             for way, results in runs.items():
@@ -52,18 +54,28 @@ def main() -> int:
     return 0
 
 
-def write_checkpoint(folder: Path) -> int:
+def write_checkpoint(folder: Path, variant: str = VARIANT) -> int:
     """A published-size checkpoint with random weights, in the layout NVIDIA publishes; returns its bytes."""
     import torch
 
     from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
 
-    config = CONFIGS[f"bigvgan_{VARIANT}"]
+    config = CONFIGS[f"bigvgan_{variant}"]
     torch.manual_seed(0)
     state = BigVGAN(config).state_dict()
     torch.save({"generator": state}, folder / CHECKPOINT)
     (folder / "config.json").write_text(json.dumps(config))
     return len((folder / CHECKPOINT).read_bytes())  # and so it is in the page cache
+
+
+def write_converted(folder: Path) -> None:
+    """The same checkpoint as `distill-vocoder weights convert -o` writes it."""
+    from distill_core.weights import load_checkpoint
+    from distill_core.weights.folded import convert
+
+    source = load_checkpoint(folder, names=[CHECKPOINT])
+    assert source.path is not None
+    convert(source.path, source.state_dict, source.config, folder / CONVERTED)
 
 
 def load_ours(folder: Path) -> Any:
@@ -73,7 +85,9 @@ def load_ours(folder: Path) -> Any:
 
 
 def load_converted(folder: Path) -> Any:
-    return load_ours(folder / "converted")
+    from distill_core import registry
+
+    return registry.get("bigvgan", weights=folder / CONVERTED, device="cpu").model
 
 
 def load_nvidia(folder: Path) -> Any:
@@ -90,6 +104,7 @@ def load_nvidia(folder: Path) -> Any:
 WAYS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "nvidia": ("NVIDIA's constructor, load_state_dict, remove_weight_norm", load_nvidia),
     "ours": ("distill-bigvgan, eager", load_ours),
+    "converted": ("distill-bigvgan, eager, converted once", load_converted),
 }
 
 

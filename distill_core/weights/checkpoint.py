@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 NAMED_PROBLEMS = 5
 """How many tensors an error names before it only counts them."""
 
+MADE_FROM = "source_sha256"
+"""The entry of a converted checkpoint's metadata that says what it was made from."""
+
 _MAX_CONFIG_BYTES = 1 << 20
 _PICKLES_IN_OLD_FILES = 5  # before torch 1.6: number, version, system, content, keys
 _HARMLESS = re.compile(
@@ -35,12 +38,14 @@ _HARMLESS = re.compile(
 class CheckpointFile:
     """What a file holds: the generator's `state_dict`, and the `config` stored with it, if any.
 
-    If `mapped`, the tensors are views of the file: they cost no memory, and change if it does.
+    If `mapped`, the tensors are views of the file: they cost no memory, and change if it does. `made_from` is
+    the sha256 of the checkpoint that a converted one was made from (see `folded`).
     """
 
     state_dict: dict[str, Tensor]
     config: dict[str, Any] | None = None
     mapped: bool = False
+    made_from: str | None = None
 
 
 def read_checkpoint(path: Path) -> CheckpointFile:
@@ -263,4 +268,4 @@ def _read_safetensors(path: Path) -> CheckpointFile:
             content["config"] = json.loads(metadata["config"])
         except (ValueError, RecursionError) as error:
             raise CheckpointError(f"{path}: the configuration stored in it is not JSON ({error}).") from error
-    return replace(unwrap(content, str(path)), mapped=True)
+    return replace(unwrap(content, str(path)), mapped=True, made_from=metadata.get(MADE_FROM))

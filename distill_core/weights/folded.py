@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, OutputExistsError, WeightsError
 from . import cache
+from .checkpoint import MADE_FROM
 from .digest import read_json, remember, remembered_sha256, sha256_of, state_folder, write_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".folded.safetensors"
-_SOURCE = "source_sha256"
 _PAIRS = (
     (".weight_g", ".weight_v"),
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
@@ -85,7 +85,7 @@ def convert(
     target = place_of(checkpoint) if output is None else output
     if output is not None and output.exists() and not overwrite:
         raise OutputExistsError(f"{output} exists. Use --force to overwrite it.")
-    metadata = {"format": "pt", _SOURCE: remembered_sha256(checkpoint)}
+    metadata = {"format": "pt", MADE_FROM: remembered_sha256(checkpoint)}
     if config is not None:
         metadata["config"] = json.dumps(config)
     tensors = {name: tensor.detach().float().contiguous() for name, tensor in fold(state).items()}
@@ -132,7 +132,7 @@ def _source_of(path: Path) -> str | None:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get(_SOURCE)
+            return (file.metadata() or {}).get(MADE_FROM)
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"damaged: {error}") from error
 

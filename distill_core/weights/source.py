@@ -126,7 +126,7 @@ def _from_file(path: Path, converted: bool) -> Checkpoint:
     config, beside = read.config, path.parent / CONFIG
     if beside.exists() and (config is None or instead):
         config = read_config(beside)
-    return Checkpoint(read.state_dict if instead else _owned(read), config, str(path), instead or path)
+    return Checkpoint(_owned(read), config, str(path), instead or path)
 
 
 def _from_cache(folder: Path, pin: WeightsPin, names: Sequence[str], converted: bool) -> Checkpoint:
@@ -144,7 +144,7 @@ def _owned(read: CheckpointFile) -> dict[str, Tensor]:
     of a weight norm are left out, for folding copies them anyway. The cache's files and converted ones
     are replaced, never rewritten.
     """
-    if not read.mapped:
+    if not read.mapped or read.made_from is not None:
         return read.state_dict
     return {
         name: value if name.rpartition(".")[2] in _WEIGHT_NORM else value.clone()
