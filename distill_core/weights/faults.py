@@ -137,7 +137,7 @@ def _unanswered(error: Exception, names: set[str], target: Target) -> Fault:
                 "point SSL_CERT_FILE at its certificate."
             )
         )
-    if any("Timeout" in name for name in names):
+    if any("Timeout" in name for name in names) or "timed out" in said.lower():
         return Fault(WeightsDownloadError(f"{target.host} stopped answering during {target}. {_KEPT}"), transient=True)
     if any(hint in said.lower() for hint in _NAME_NOT_FOUND):
         message = f"the name {target.host} cannot be resolved (is there a network? is HF_ENDPOINT right?)."

@@ -201,7 +201,7 @@ def _request_head(url: str, headers: dict[str, str], timeout: float) -> Any:
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     session: Any = get_session()
-    follow = {"follow_redirects": False} if hasattr(session, "stream") else {"allow_redirects": False}
+    follow = {"follow_redirects": False} if callable(session.stream) else {"allow_redirects": False}
     return session.request("HEAD", url, headers=headers, timeout=timeout, **follow)
 
 
@@ -211,7 +211,7 @@ def _stream(url: str, headers: dict[str, str], timeout: float) -> Iterator[tuple
     from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
 
     session: Any = get_session()
-    if hasattr(session, "stream"):
+    if callable(session.stream):  # of requests it is a setting
         with session.stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response:
             yield response, response.iter_bytes()  # as they arrive: what waits in a buffer is lost with the line
     else:

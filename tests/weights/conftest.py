@@ -40,17 +40,21 @@ def cache(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     use(hub.endpoint, home, monkeypatch)
     monkeypatch.setattr(transfer, "WAITS", (0.01,) * 4)
     yield home
-    from huggingface_hub.utils import close_session
+    from huggingface_hub import utils
 
-    close_session()
+    # A client keeps the proxies it was made with; before huggingface_hub 1 it was called a session.
+    (utils.close_session if hasattr(utils, "close_session") else utils.reset_sessions)()
 
 
 def use(endpoint: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What HF_ENDPOINT and HF_HOME mean, for a process in which huggingface_hub has read them already."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # before huggingface_hub 1
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(home / "assets"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import struct
@@ -263,3 +264,28 @@ def test_a_file_of_ones_own_may_be_overwritten_afterwards(tmp_path: Path) -> Non
     state = load_checkpoint(path).state_dict
     path.write_bytes(b"")
     assert same(state)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "misshapen"])
+def test_a_bigvgan_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: str) -> None:
+    from distill_core import registry
+    from tests import checkpoints
+
+    config = checkpoints.bigvgan_config()
+    state = checkpoints.bigvgan_state(config)
+    names = sorted(name for name in state if name.endswith(".bias"))[:7]
+    for name in names:
+        if change == "missing":
+            del state[name]
+        elif change == "extra":
+            state[f"new.{name}"] = state[name]
+        else:
+            state[name] = torch.zeros(3, 3)
+    torch.save({"generator": state}, tmp_path / "bigvgan_generator.pt")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError) as caught:
+        registry.get("bigvgan", weights=tmp_path, device="cpu")
+    said = str(caught.value)
+    assert sum(name in said for name in names) == 5
+    assert "2 more" in said
+    assert "\n" not in said
