@@ -8,7 +8,7 @@ from typing import Any
 
 from ..card import Variant
 from ..registry import registry
-from ..weights import cached
+from ..weights import status
 from .output import print_json, print_line
 
 
@@ -57,20 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _variant(variant: Variant) -> dict[str, Any]:
     pin = variant.weights
-    place = cached(pin) if pin else None
     return {
         "name": variant.name,
         "sample_rate": variant.sample_rate,
         "parameters": variant.parameters or None,
         "mel": {"preset": variant.mel.name, **dataclasses.asdict(variant.mel)},
-        "weights": pin
-        and {
-            "repo": pin.repo,
-            "revision": pin.revision,
-            "confirmed": pin.confirmed,
-            "cached": place is not None,
-            "path": place and str(place),
-        },
+        "weights": pin and {"confirmed": pin.confirmed, **status(pin).to_dict()},
     }
 
 
@@ -78,7 +70,11 @@ def _weights(variant: Variant) -> str:
     pin = variant.weights
     if pin is None:
         return "not from the Hub: they come with a package or through weights="
-    place = cached(pin)
-    state = f"cached in {place}" if place else "not downloaded yet"
-    held = "pinned" if pin.confirmed else "not pinned: the first download is recorded and held to"
-    return f"{pin.repo} at {pin.revision[:12]} ({held}), {state}"
+    here = status(pin)
+    state = f"cached in {here.path}" if here.path else "not downloaded yet"
+    held = {
+        "pinned": "pinned by size and sha256",
+        "recorded": f"not pinned; what came first is held to, as {here.record} says",
+        "unrecorded": "not pinned; the first download is recorded and held to",
+    }
+    return f"{pin.repo} at {here.revision[:12]} ({held[here.trust]}), {state}"
