@@ -89,6 +89,18 @@ def synthesis(rng: np.random.Generator, seconds: float = 4.0) -> np.ndarray:
     return wave * decay
 
 
+def tones(rng: np.random.Generator, seconds: float = 2.0) -> np.ndarray:
+    """One to three steady sines from 40 Hz to 21 kHz, half of them bare, half in noise."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    wave = np.zeros_like(t)
+    for _ in range(rng.integers(1, 4)):
+        frequency = 40 * 525 ** rng.random()
+        wave += 10 ** rng.uniform(-1.5, 0) * np.sin(2 * np.pi * frequency * t + 6 * rng.random())
+    if rng.random() < 0.5:
+        wave += 10 ** rng.uniform(-4, -1) * coloured(rng, t.size, rng.uniform(0, 1.2))
+    return wave * (10 ** rng.uniform(-1.5, -0.02) / np.abs(wave).max())
+
+
 def coloured(rng: np.random.Generator, samples: int, tilt: float) -> np.ndarray:
     """Noise whose amplitude falls as f ** -tilt above 100 Hz, of unit variance."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
@@ -237,6 +249,7 @@ def sounds(rounds: int, seed: int) -> list[np.ndarray]:
         made += [varied(wave, rng, any_of(spoken)) if number else wave for wave in recorded]
         made += [varied(wave, rng, any_of(recorded)) for wave in spoken]
         made += [varied(synthesis(rng), rng, any_of(recorded)) for _ in range(25)]
+        made += [tones(rng) for _ in range(80)]
     return made
 
 
@@ -263,6 +276,8 @@ def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, a
     check, pool = Pool(clips[:aside], clock), Pool(clips[aside:], clock)
     hours = pool.source.shape[1] * source.hop_length / source.sample_rate / 3600
     model = Model(source, target, args.width, args.depth)
+    if args.resume and out.exists():
+        model.net = refine.read(out).requires_grad_()
     parameters = sum(p.numel() for p in model.net.parameters())
     print(f"{target_name}: {len(clips)} clips, {hours:.2f} h, {parameters} parameters", flush=True)
     held = check.batch(64)
@@ -314,6 +329,7 @@ def write(net: torch.nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file({name: tensor.half().contiguous() for name, tensor in net.state_dict().items()}, partial)
+    partial.chmod(0o644)  # safetensors writes for the owner alone
     partial.replace(path)
 
 
@@ -325,6 +341,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
     parser.add_argument("--rounds", type=int, default=6, help="variations of each sound")
     parser.add_argument("--keep", type=Path, help="an .npz to keep the sounds in between runs")
+    parser.add_argument("--resume", action="store_true", help="begin with the weights that are there")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=48)

@@ -1,0 +1,133 @@
+"""How close converted mels come to true ones, beside other ways, and what that costs.
+
+    python -m benchmarks.mel_adapter
+
+Held-out recordings (see training/recordings.py: split by file; no recorded speech was trained on) are
+analysed in both formats. The figure is the mean over files of the mean |Δ ln mel| in nats (1 nat is
+8.7 dB) over what is above -9 in the true mel; the bias is the same without the bars. Noise of a decoder is
+white, on the log1p mel, which then is raised to 0. `python tools/recordings.py` fetches the recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill_core.mel import MelAdapter, MelSpec
+from training import recordings
+
+from . import mel_peers
+
+Convert = Callable[[Tensor], Tensor]
+AUDIBLE = -9.0
+CONDITIONS = (("clean", 0.0), ("σ 0.02", 0.02), ("σ 0.05", 0.05))
+
+
+def noisy(mel: Tensor, sigma: float, seed: int) -> Tensor:
+    """A mel as a decoder makes it."""
+    noise = torch.randn(mel.shape, generator=torch.Generator().manual_seed(seed))
+    return (mel + sigma * noise).clamp(min=0.0) if sigma else mel
+
+
+def errors(convert: Convert, files: list[Path], source: MelSpec, target: MelSpec, sigma: float) -> tuple[float, float]:
+    """Mean |Δ ln mel| and mean Δ over files, for a target in ln."""
+    found = []
+    for index, path in enumerate(files):
+        mel = noisy(source.analyze(recordings.load(path, source.sample_rate)), sigma, index)
+        true = target.analyze(recordings.load(path, target.sample_rate))
+        made = convert(mel)
+        frames = min(made.shape[-1], true.shape[-1])
+        heard = true[..., :frames] > AUDIBLE
+        difference = (made[..., :frames] - true[..., :frames])[heard]
+        if difference.numel():
+            found.append((float(difference.abs().mean()), float(difference.mean())))
+    return sum(each[0] for each in found) / len(found), sum(each[1] for each in found) / len(found)
+
+
+def ways(source: MelSpec, target: MelSpec) -> dict[str, Convert]:
+    """Every way that is compared, by name."""
+    refined, analytic = MelAdapter(source, target), MelAdapter(source, target, refine=False)
+    found: dict[str, Convert] = {
+        "pseudo-inverse": lambda mel: mel_peers.pseudo_inverse(mel, source, target),
+        "NNLS": lambda mel: mel_peers.nnls(mel, source, target),
+        "Griffin-Lim": lambda mel: mel_peers.griffin_lim(mel, source, target),
+        "MelAdapter(refine=False)": analytic,
+    }
+    if refined.refined:
+        found["MelAdapter"] = refined
+    return found
+
+
+def table(source: MelSpec, target: MelSpec, count: int | None) -> None:
+    split = recordings.find()
+    groups = {"held-out": list(split.held_out)[:count], "speech": list(split.speech)[:count]}
+    seconds = {
+        name: sum(recordings.load(path, 48_000).numel() for path in files) / 48_000 for name, files in groups.items()
+    }
+    print(f"\n### {source.name} to {target.name}\n")
+    print(
+        "mean |Δ ln mel| in nats, bias in brackets; "
+        + ", ".join(f"{name}: {len(groups[name])} files, {seconds[name]:.0f} s" for name in groups)
+    )
+    print("\n| way | " + " | ".join(f"{name}, {label}" for name in groups for label, _ in CONDITIONS) + " |")
+    print("|---" * (1 + len(groups) * len(CONDITIONS)) + "|")
+    for way, convert in ways(source, target).items():
+        cells = []
+        for files in groups.values():
+            for _, sigma in CONDITIONS:
+                error, bias = errors(convert, files, source, target, sigma)
+                cells.append(f"{error:.3f} ({bias:+.3f})")
+        print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
+
+
+def per_frame(run: Callable[[], object], frames: int, repeats: int) -> float:
+    """The median time per frame in seconds, after one run to warm up."""
+    run()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2] / frames
+
+
+@torch.no_grad()
+def cost(repeats: int) -> None:
+    """The adapter's time beside that of the default BigVGAN's generator, fp32, on this CPU."""
+    from vendor.bigvgan import CONFIGS, BigVGAN
+
+    source, target = MelSpec.preset("distill-vae"), MelSpec.preset("bigvgan-44khz-128band-512x")
+    adapter = MelAdapter(source, target)
+    mel = source.analyze(torch.randn(1, 4 * source.sample_rate) * 0.1)
+    made = adapter.out_frames(mel.shape[-1])
+    mine = per_frame(lambda: adapter(mel), made, 3 * repeats)
+    generator = BigVGAN(CONFIGS["bigvgan_v2_44khz_128band_512x"]).eval()
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.normal_(std=0.01)  # speed does not depend on the weights, but must not meet NaN
+    generator.remove_weight_norm()
+    frames = 64
+    theirs = per_frame(lambda: generator(torch.randn(1, 128, frames)), frames, repeats)
+    print(f"\n### Cost on this CPU, {torch.get_num_threads()} threads, fp32, per target frame\n")
+    print(f"MelAdapter {1e3 * mine:.3f} ms, BigVGAN {1e3 * theirs:.1f} ms: {mine / theirs:.2%}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", nargs="*", default=["bigvgan-44khz-128band-512x", "hifigan-22khz-80band"])
+    parser.add_argument("--files", type=int, help="only so many of each group")
+    parser.add_argument("--repeats", type=int, default=3, help="timings to take the median of; 0: no timing")
+    args = parser.parse_args()
+    for name in args.target:
+        table(MelSpec.preset("distill-vae"), MelSpec.preset(name), args.files)
+    if args.repeats:
+        cost(args.repeats)
+
+
+if __name__ == "__main__":
+    main()
