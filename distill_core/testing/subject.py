@@ -164,7 +164,8 @@ def noise_mel(spec: Any, batch: int, frames: int, seed: int) -> torch.Tensor:
     hop = spec.hop_length
     blocks = frames + 2 * (spec.n_fft // hop + 2)
     level = 10 ** (-2 * torch.rand(batch, blocks, 1, generator=generator))
-    noise = (0.3 * level * torch.randn(batch, blocks, hop, generator=generator)).flatten(1)
+    # Quiet: loud noise in every band is taken for a mel of another format, and rightly so.
+    noise = (0.02 * level * torch.randn(batch, blocks, hop, generator=generator)).flatten(1)
     mel: torch.Tensor = spec.analyze(noise)
     start = (mel.shape[-1] - frames) // 2
     return mel[..., start : start + frames].contiguous()

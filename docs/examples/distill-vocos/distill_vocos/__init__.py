@@ -1,0 +1,3 @@
+"""Vocos for distill."""
+
+__version__ = "0.1.0"
