@@ -80,7 +80,7 @@ def _core_template(tmp_path_factory, building, needed, wheels) -> Environment:
 def environment(tmp_path, building, needed, _core_template) -> Environment:
     """An environment with distill-core installed from its wheel, as pip left it, to be thrown away."""
     made = create(tmp_path / f"env{next(_numbers)}", building, needed)
-    shutil.copytree(_core_template.site, made.site, dirs_exist_ok=True)
+    shutil.copytree(_core_template.site, made.site, dirs_exist_ok=True)  # with its links
     command = made.folder / "bin" / "distill-vocoder"
     script = (_core_template.folder / "bin" / "distill-vocoder").read_text()
     command.write_text(script.replace(str(_core_template.folder), str(made.folder)))

@@ -81,7 +81,8 @@ class Environment:
 
     def link(self, packages: Path) -> None:
         """Make a folder of packages importable, behind what is installed in the environment itself."""
-        (self.site / f"linked-{packages.name}.pth").write_text(f"{packages}\n")
+        with (self.site / "linked.pth").open("a") as file:
+            file.write(f"{packages}\n")
 
     def pip(self, *arguments: str | Path, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
         """`pip …` on this environment."""
