@@ -8,12 +8,14 @@
 
 As on the Hub: `HEAD` and `GET /{repo}/resolve/{revision}/{file}` answer with X-Repo-Commit and the ETag,
 small files directly, large ones with X-Linked-ETag, X-Linked-Size and a redirect to where the content
-is; that does ranges. 404 and 401 carry X-Error-Code. Nothing else exists, and every request is written down.
+is; that does ranges. 404 and 401 carry X-Error-Code. The API knows commits and their files, as far as
+`hf download` asks. Nothing else exists, and every request is written down.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -31,6 +33,7 @@ LARGE = 10_000
 """Bytes from which on a file is "LFS": known by its sha256, served from elsewhere."""
 
 _RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)\Z")
+_API = re.compile(r"/api/models/([^/]+/[^/]+)/(tree|revision)/([^/]+)\Z")
 _CONTENT = re.compile(r"/cdn/([^/]+/[^/]+)/([^/]+)/(.+)\Z")
 _BLOCK = 16_384
 
@@ -194,6 +197,8 @@ class HubServer:
 
     def dispatch(self, http: BaseHTTPRequestHandler, path: str) -> None:
         """What the Hub answers to a path."""
+        if api := _API.match(path):
+            return self.answer_api(http, *api.groups())
         asks, content = _RESOLVE.match(path), _CONTENT.match(path)
         match = asks or content
         if match is None:
@@ -229,6 +234,22 @@ class HubServer:
         if http.command == "HEAD":
             return answer_empty(http, 200, about, length=size)
         return self.send(http, data, fault, about)
+
+    def answer_api(self, http: BaseHTTPRequestHandler, repo: str, what: str, revision: str) -> None:
+        """What a commit is, or which files it has: what `hf download` asks before it downloads."""
+        commit = self.branches.get(repo, {}).get(revision, revision)
+        files = self.repos.get(repo, {}).get(commit)
+        if files is None:
+            return answer_empty(http, 404, {"X-Error-Code": "RevisionNotFound"})
+        answer: object = {"id": repo, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+        if what == "tree":
+            answer = []
+            for name, data in files.items():
+                entry: dict[str, Any] = {"type": "file", "path": name, "size": len(data), "oid": git_hash(data)}
+                if len(data) >= LARGE:
+                    entry["lfs"] = {"oid": sha256(data), "size": len(data), "pointerSize": 130}
+                answer.append(entry)
+        return self.send(http, json.dumps(answer).encode(), Fault(kind="application/json"), {})
 
     def send(self, http: BaseHTTPRequestHandler, data: bytes, fault: Fault, headers: Mapping[str, str]) -> None:
         """Answer with content, or the part of it that is asked for, as far as the fault lets it."""

@@ -78,10 +78,10 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
 
 
 def zip_bomb(path: Path) -> None:
-    """A torch archive whose pickle unpacks to a gigabyte."""
+    """A torch archive whose pickle unpacks to a thousand times its size."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         with archive.open("x/data.pkl", "w") as file:
-            for _ in range(1024):
+            for _ in range(64):
                 file.write(bytes(1 << 20))
         archive.writestr("x/version", "3\n")
 
@@ -103,14 +103,12 @@ def overlapping_bomb(path: Path) -> None:
 
 
 @pytest.mark.parametrize("bomb", [zip_bomb, overlapping_bomb])
-def test_zip_bombs_are_not_unpacked(tmp_path: Path, bomb) -> None:
-    import resource
-
+def test_zip_bombs_are_not_unpacked(tmp_path: Path, bomb, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb(tmp_path / "x.pt")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for owner, name in ((torch, "load"), (zipfile.ZipFile, "open"), (zipfile.ZipFile, "read")):
+        monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it was unpacked"))
     with pytest.raises(CheckpointError, match=r"was not unpacked|more than its own size"):
         read_checkpoint(tmp_path / "x.pt")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
 def test_a_tensor_that_claims_more_than_there_is(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,15 +104,23 @@ def test_a_tracer_sees_no_socket(hub: HubServer, size: int, run, tmp_path: Path)
     assert (tmp_path / "trace").read_text() == ""
 
 
-def test_offline_with_nothing_cached(hub: HubServer, size: int, run) -> None:
+def test_offline_with_nothing_cached_says_what_to_do(hub: HubServer, size: int, run, tmp_path: Path) -> None:
     done = run([*COMMAND, "weights", "fetch", "bigvgan", "--variant", VARIANT], HF_HUB_OFFLINE="1")
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert f"hf download {REPO}" in line
     assert "weights=DIR" in line
     assert hub.requests == []
+
+    told = re.search(r"`(hf download .*?)`", line)
+    assert told is not None
+    folder = tmp_path / "brought"
+    command = shlex.split(told[1].replace("DIR", str(folder)))
+    command[0] = shutil.which("hf", path=str(Path(sys.executable).parent)) or "hf"
+    assert run(command).returncode == 0
+    code = VOCODE.replace('device="cpu"', f'device="cpu", weights={str(folder)!r}')
+    assert run(code, HF_HUB_OFFLINE="1").stdout == "(1, 1, 1024)\n"
 
 
 def test_killed_in_the_middle(hub: HubServer, size: int, run, tmp_path: Path) -> None:
@@ -227,6 +237,24 @@ def test_an_air_gap(hub: HubServer, size: int, run, tmp_path: Path, files) -> No
     assert done.stdout == "(1, 1, 1024)\n", done.stderr
 
 
+def test_a_cache_that_cannot_be_written(hub: HubServer, size: int, run, tmp_path: Path) -> None:
+    """As in a container's image; mounted, since permissions do not bind root."""
+    assert run(ENSURE).returncode == 0
+    home = tmp_path / "image"
+    home.mkdir()
+    bind = subprocess.run(["mount", "--bind", str(tmp_path), str(home)], capture_output=True, text=True, check=False)
+    if bind.returncode:
+        pytest.skip(f"mounting is not permitted here: {bind.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(home)], check=True)
+        hub.close()
+        for assets in (home / "assets", home / "no-such-folder"):  # with the notes, and without
+            done = run(VOCODE, HF_HOME=str(home), HF_ASSETS_CACHE=str(assets))
+            assert done.stdout == "(1, 1, 1024)\n", done.stderr
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+
+
 def test_a_copied_cache_works_without_a_network(hub: HubServer, size: int, run, tmp_path: Path) -> None:
     assert run(ENSURE).returncode == 0
     copy = tmp_path / "elsewhere"
@@ -248,6 +276,8 @@ def test_status_and_verify_for_programs(hub: HubServer, size: int, run) -> None:
     assert after["cached"] is True
     assert after["trust"] == "recorded"
     assert after["revision"] == hub.branches[REPO]["main"]
+    info = run([*COMMAND, "info", "bigvgan", "--variant", VARIANT])
+    assert f"what came first is held to, as {after['record']} says" in info.stdout
     verify = [*COMMAND, "weights", "verify", "--json"]
     done = run(verify)
     assert done.returncode == 0
