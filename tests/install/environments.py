@@ -88,7 +88,7 @@ class Environment:
         """`pip …` on this environment."""
         command = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check", *arguments]
         done = subprocess.run(
-            [str(each) for each in command], capture_output=True, text=True, env={**_clean(os.environ), **environ}
+            [str(each) for each in command], capture_output=True, text=True, env={**clean(os.environ), **environ}
         )
         if check and done.returncode:
             raise AssertionError(f"pip {' '.join(map(str, arguments))}\n{done.stdout}\n{done.stderr}")
@@ -114,7 +114,7 @@ class Environment:
             capture_output=True,
             text=True,
             cwd=cwd or self.folder,
-            env={**_clean(os.environ), "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}", **environ},
+            env={**clean(os.environ), "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}", **environ},
         )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}")
@@ -137,9 +137,13 @@ def create(folder: Path, building: Path, *packages: Path) -> Environment:
     return environment
 
 
-def _clean(environ: Any) -> dict[str, str]:
-    """The environment without what would change discovery or imports."""
-    return {key: value for key, value in environ.items() if not key.startswith(("DISTILL_", "PYTHON"))}
+def clean(environ: Any) -> dict[str, str]:
+    """The environment without what would change discovery or imports.
+
+    One thread: the models are tiny, and several test processes on few cores only wait for each other.
+    """
+    kept = {key: value for key, value in environ.items() if not key.startswith(("DISTILL_", "PYTHON"))}
+    return {**kept, "OMP_NUM_THREADS": "1"}
 
 
 # Distributions to install

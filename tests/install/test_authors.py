@@ -13,7 +13,7 @@ import pytest
 
 from distill_core.testing import CHECKS
 from tests.conftest import ROOT
-from tests.install.environments import create, link_packages
+from tests.install.environments import clean, create, link_packages
 
 TUTORIAL = ROOT / "docs" / "plugins.md"
 EXAMPLE = ROOT / "docs" / "examples" / "distill-vocos"
@@ -67,7 +67,7 @@ def author(tmp_path, building, needed, pytest_packages, wheels) -> dict[str, str
         script.write_text(f'#!/bin/sh\nexec "{environment.python}" -m {name} "$@"\n')
         script.chmod(0o755)
     return {
-        **{key: value for key, value in os.environ.items() if not key.startswith(("DISTILL_", "PYTHON"))},
+        **clean(os.environ),
         "PATH": f"{environment.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PIP_NO_INDEX": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads this as --no-build-isolation
