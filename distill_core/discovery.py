@@ -134,14 +134,14 @@ def discover(distributions: Iterable[Any] | None = None) -> Discovery:
         points = [point for point in dist.entry_points if point.group == ENTRY_POINT_GROUP]
         if not points:
             continue
-        metadata = dist.metadata
-        name = metadata["Name"] or guessed or "unknown"
-        version = metadata["Version"] or guessed_version
+        headers = _headers(dist)
+        name = headers.get("name") or guessed or "unknown"
+        version = headers.get("version") or guessed_version
         if normalized(name) in offering:
             others.append((name, version, path, dist))
             continue
         offering.add(normalized(name))
-        summary = metadata["Summary"] or ""
+        summary = headers.get("summary", "")
         candidates.extend(Candidate(point.name, point.module, name, version, path, summary) for point in points)
     return Discovery(tuple(candidates), tuple(_duplicates(others, offering)))
 
@@ -175,6 +175,20 @@ def _duplicates(others: Iterable[tuple[str, str, str, Any]], offering: set[str])
             empty = not any(dist.read_text(file) for file in ("METADATA", "PKG-INFO", "", "entry_points.txt"))
             if empty or normalized(name) in offering:
                 yield Duplicate(name, version, path, empty)
+
+
+def _headers(dist: Any) -> dict[str, str]:
+    """The one-line headers of a distribution's metadata, by lower-case name.
+
+    `dist.metadata` would parse the whole text as an e-mail, which takes as long as everything else in a listing.
+    """
+    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or dist.read_text("") or ""
+    headers: dict[str, str] = {}
+    for line in text.partition("\n\n")[0].splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not name[:1].isspace():
+            headers.setdefault(name.lower(), value.strip())
+    return headers
 
 
 def _name_from_path(path: str) -> tuple[str, str]:

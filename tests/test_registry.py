@@ -430,9 +430,8 @@ class Distribution:
     def __init__(self, path: str, points: str = "", name: str | None = None, version: str = "1.0") -> None:
         self._path = path
         self.files = {"entry_points.txt": points} if points else {}
-        self.metadata = {"Name": name, "Version": version, "Summary": "a summary"}
         if name:
-            self.files["METADATA"] = f"Name: {name}"
+            self.files["METADATA"] = f"Name: {name}\nVersion: {version}\nSummary: a summary\n\nVersion: 9\n"
 
     def read_text(self, name: str) -> str | None:
         return self.files.get(name)
