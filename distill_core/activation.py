@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,11 +38,12 @@ def import_plugin(candidate: Candidate) -> Any:
     if candidate.plugin is not None:
         return candidate.plugin
     try:
-        return importlib.import_module(candidate.module)
+        module = importlib.import_module(candidate.module)
+        return operator.attrgetter(candidate.attribute)(module) if candidate.attribute else module
     except DistillError:
         raise
     except (Exception, SystemExit) as error:
-        raise _broken(candidate, f"importing {candidate.module} failed: {_brief(error)}") from error
+        raise _broken(candidate, f"importing {candidate.module!r} failed: {_brief(error)}") from error
 
 
 def half_imported(plugin: Any) -> bool:

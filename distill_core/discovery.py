@@ -31,6 +31,7 @@ class Candidate:
         path: the metadata on disk (`….dist-info`), for `explain`.
         summary: the distribution's one-line description.
         plugin: the plug-in itself where it was registered by hand.
+        attribute: the object in the module that is the plug-in; "": the module itself.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Candidate:
     path: str = ""
     summary: str = ""
     plugin: Any = field(default=None, compare=False)
+    attribute: str = ""
 
     @property
     def origin(self) -> str:
@@ -127,12 +129,10 @@ def discover(distributions: Iterable[Any] | None = None) -> Discovery:
             others.append((guessed, guessed_version, path, None))
             continue
         # Most distributions are none of ours: one substring search each keeps listing fast.
-        text = dist.read_text("entry_points.txt") or ""
-        if ENTRY_POINT_GROUP not in text:
-            others.append((guessed, guessed_version, path, dist))
-            continue
-        points = [point for point in dist.entry_points if point.group == ENTRY_POINT_GROUP]
+        text = _read(dist, "entry_points.txt")
+        points = entry_points(text) if ENTRY_POINT_GROUP in text else {}
         if not points:
+            others.append((guessed, guessed_version, path, dist))
             continue
         headers = _headers(dist)
         name = headers.get("name") or guessed or "unknown"
@@ -142,8 +142,39 @@ def discover(distributions: Iterable[Any] | None = None) -> Discovery:
             continue
         offering.add(normalized(name))
         summary = headers.get("summary", "")
-        candidates.extend(Candidate(point.name, point.module, name, version, path, summary) for point in points)
+        candidates += [
+            Candidate(point, module, name, version, path, summary, attribute=attribute)
+            for point, (module, attribute) in points.items()
+        ]
     return Discovery(tuple(candidates), tuple(_duplicates(others, offering)))
+
+
+def entry_points(text: str) -> dict[str, tuple[str, str]]:
+    """The entry points of our group in an `entry_points.txt`: name -> (module, attribute).
+
+    Read here, line by line, because importlib.metadata refuses a file as a whole for one line that is damaged,
+    and one distribution's damage must not hide another's vocoder. A value that names no module is kept
+    as it is: importing it will fail, and say so.
+    """
+    points: dict[str, tuple[str, str]] = {}
+    group = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            group = line[1:-1].strip()
+        elif group == ENTRY_POINT_GROUP and not line.startswith(("#", ";")):
+            name, equals, value = (part.strip() for part in line.partition("="))
+            if name and equals:
+                module, _, attribute = value.partition("[")[0].partition(":")  # without [extras]
+                points.setdefault(name, (module.strip(), attribute.strip()))
+    return points
+
+
+def _read(dist: Any, file: str) -> str:
+    """A metadata file's text, "" if it is not there or cannot be read."""
+    try:
+        return dist.read_text(file) or ""
+    except (OSError, ValueError):  # undecodable bytes are a ValueError
+        return ""
 
 
 def _in_order(distributions: Iterable[Any]) -> Iterator[tuple[str, Any]]:
@@ -172,7 +203,7 @@ def _duplicates(others: Iterable[tuple[str, str, str, Any]], offering: set[str])
                 if normalized(name[1:]) == whole[1:]:
                     yield Duplicate(whole, version, path, empty=True)
         elif normalized(name) in known:
-            empty = not any(dist.read_text(file) for file in ("METADATA", "PKG-INFO", "", "entry_points.txt"))
+            empty = not any(_read(dist, file) for file in ("METADATA", "PKG-INFO", "", "entry_points.txt"))
             if empty or normalized(name) in offering:
                 yield Duplicate(name, version, path, empty)
 
@@ -182,7 +213,7 @@ def _headers(dist: Any) -> dict[str, str]:
 
     `dist.metadata` would parse the whole text as an e-mail, which takes as long as everything else in a listing.
     """
-    text = dist.read_text("METADATA") or dist.read_text("PKG-INFO") or dist.read_text("") or ""
+    text = _read(dist, "METADATA") or _read(dist, "PKG-INFO") or _read(dist, "")
     headers: dict[str, str] = {}
     for line in text.partition("\n\n")[0].splitlines():
         name, colon, value = line.partition(":")

@@ -443,6 +443,52 @@ def test_the_environment_has_its_say_in_every_spelling(environment, wheels, tmp_
     assert "DISTILL_VOCODERS_AUTOLOAD turns off" in refused.stderr
 
 
+# Metadata that is damaged
+
+DAMAGED = {
+    "a value that names no module": b"[distill.vocoders]\nbad = not a module!\n",
+    "no value": b"[distill.vocoders]\nbad =\n",
+    "no name": b"[distill.vocoders]\n= bad.plugin\n",
+    "a line without =": b"[distill.vocoders]\njust a line\n",
+    "a section that does not end": b"[distill.vocoders\nbad = bad.plugin\n",
+    "a relative module": b"[distill.vocoders]\nbad = .plugin\n",
+    "one name twice": b"[distill.vocoders]\nbad = no.such.module\nbad = nor.this\n",
+    "bytes that are no text": b"\xff\xfe[distill.vocoders]\nbad = bad.plugin\n",
+}
+
+
+def test_damaged_metadata_of_one_distribution_hides_no_other(environment, tmp_path) -> None:
+    environment.install(write_plugin(tmp_path, "good-dist", "good"))
+    info = environment.site / "bad_dist-1.0.dist-info"
+    info.mkdir()
+    for what, content in DAMAGED.items():
+        (info / "entry_points.txt").write_bytes(content)
+        for metadata in (b"Name: bad-dist\nVersion: 1.0\n", b"Name: \xff\xfe\n"):
+            (info / "METADATA").write_bytes(metadata)
+            listed = environment.run("distill-vocoder", "list")
+            assert listed.returncode == 0, (what, listed.stderr)
+            assert "good-dist" in listed.stdout
+        if "bad " in listed.stdout:
+            explained = environment.run("distill-vocoder", "explain", "bad")
+            assert "broken" in explained.stdout, what
+            assert str(info) in explained.stdout
+
+
+def test_an_entry_point_may_name_an_object_in_a_module(environment, tmp_path) -> None:
+    plugin = (
+        "from types import SimpleNamespace\nfrom distill_core import MelSpec, Variant, VocoderCard, hookimpl\n"
+        "MEL = MelSpec.preset('hifigan-22khz-80band')\n"
+        "CARD = VocoderCard('mine', 's', 1, 'mine_dist.vocoder:load', [Variant('v', MEL, MEL.sample_rate)])\n"
+        "@hookimpl\ndef distill_vocoders():\n    return [CARD]\n"
+        "held = SimpleNamespace(plugin=SimpleNamespace(distill_vocoders=distill_vocoders))\n"
+        "del distill_vocoders\n"
+    )
+    points = {"mine": "mine_dist.plugin:held.plugin", "other": "mine_dist.plugin:no_such_object"}
+    environment.install(write_plugin(tmp_path, "mine-dist", plugin=plugin, entry_points=points))
+    assert environment.python_says(SEEN)[2] == "ModuleVocoder"
+    assert "has no attribute 'no_such_object'" in environment.run("distill-vocoder", "explain", "other").stdout
+
+
 # The doctor
 
 
