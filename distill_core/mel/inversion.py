@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # More sharpen peaks further, but also the estimation errors; the benchmark's figures are flat from 4 to 30.
 ITERATIONS = 5
-# E|X| / sqrt(E|X|²) of a Fourier bin of noise (Rayleigh): what a root of a mean power overestimates.
-RAYLEIGH = math.sqrt(math.pi / 4)
+# (E|X|)² / E|X|² of a Fourier bin of noise (Rayleigh's distribution).
+RAYLEIGH = math.pi / 4
 _TINY = 1e-20
 
 
@@ -58,6 +58,7 @@ class Inversion:
             self.start = constant(start)
             self.move = constant(move)
             self.target_filters = constant(filterbank(target))
+            self.evenness = constant(_evenness(filters)[:, None])
 
     def __call__(self, mel: Tensor) -> Tensor:
         """Source mel `[B, n, T]` -> the target's band values before its floor and logarithm, `[B, m, T]`."""
@@ -66,11 +67,11 @@ class Inversion:
         for _ in range(ITERATIONS):
             spectrum = spectrum * (self.back @ (bands / (self.filters @ spectrum + _TINY)))
         if self.source.power == 1.0:
-            spectrum = (spectrum / RAYLEIGH).square()
-        bins = self.move @ spectrum
+            spectrum = spectrum.square() / self.evenness
         if self.target.power == 1.0:
-            return self.target_filters @ (bins * RAYLEIGH**2 + self.target.eps).sqrt()
-        return self.target_filters @ (bins + self.target.eps)
+            spectrum = spectrum * self.evenness
+        bins = self.move @ spectrum + self.target.eps
+        return self.target_filters @ (bins.sqrt() if self.target.power == 1.0 else bins)
 
 
 def band_values(mel: Tensor, spec: MelSpec) -> Tensor:
@@ -82,6 +83,20 @@ def band_values(mel: Tensor, spec: MelSpec) -> Tensor:
 def finish(bands: Tensor, spec: MelSpec) -> Tensor:
     """Band values to mel values of the target: floor and logarithm."""
     return compress(bands, spec)
+
+
+def _evenness(filters: Floats) -> Floats:
+    """(mean |X|)² / mean |X|² over the bins a band at hand averages, for noise, `[bins]`: 1 to `RAYLEIGH`.
+
+    The bias of taking the root of a mean, or the square: none where a band is one bin, so that its value
+    is that bin's, and all of Rayleigh's where it is many. Under a Hann window only every other bin is
+    independent, but recordings fill their bands less evenly than noise: counting all bins leaves the
+    smaller bias on them.
+    """
+    count = filters.sum(axis=1) ** 2 / np.maximum((filters**2).sum(axis=1), 1e-30)
+    per_bin = np.maximum(filters.sum(axis=0), 1e-30)
+    at_bin = np.maximum((filters * count[:, None]).sum(axis=0) / per_bin, 1.0)
+    return np.asarray(RAYLEIGH + (1.0 - RAYLEIGH) / at_bin)
 
 
 def _move(source: MelSpec, target: MelSpec) -> Floats:

@@ -197,6 +197,26 @@ def test_a_sine_stays_in_its_band(target: MelSpec, frequency: float) -> None:
     assert abs(gravity[0] - gravity[1]) <= 0.12
 
 
+@pytest.mark.parametrize("target", [BIGVGAN, HIFIGAN])
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("frequency", [415.3, 440, 466.16, 880, 1000, 1760, 3520])
+def test_the_pitch_of_a_sine_is_kept(target: MelSpec, refine: bool, frequency: float) -> None:
+    """Of all sines within 30 cents, the one whose true mel is closest to the converted is within 5 (analytic 7.5)."""
+
+    def profile(spec: MelSpec, hertz: float, adapter: MelAdapter | None) -> torch.Tensor:
+        clock = torch.arange(spec.sample_rate).double() / spec.sample_rate
+        mel = spec.analyze((0.5 * torch.sin(2 * math.pi * hertz * clock)).float())
+        made = mel if adapter is None else adapter(mel)
+        return made[0, :, 35:-35].exp().mean(-1).sqrt()
+
+    converted = profile(VAE, frequency, MelAdapter(VAE, target, refine=refine))
+    cents = [2.5 * step for step in range(-12, 13)]
+    distances = [
+        float((profile(target, frequency * 2 ** (each / 1200), None) - converted).square().sum()) for each in cents
+    ]
+    assert abs(cents[distances.index(min(distances))]) <= (5 if refine else 7.5)
+
+
 def test_the_same_format_passes_through() -> None:
     mel = source_mel("distill-vae", 30)
     assert torch.equal(MelAdapter(VAE, VAE)(mel), mel)
