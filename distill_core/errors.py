@@ -84,6 +84,10 @@ class PrecisionError(DistillError, ValueError):
     """A precision that is unknown, or that this engine or device cannot run."""
 
 
+class EngineError(DistillError, ValueError):
+    """An engine that is unknown, or that cannot run here."""
+
+
 # Weights
 
 

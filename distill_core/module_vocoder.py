@@ -1,33 +1,52 @@
-"""A vocoder that is one torch module: what most back-ends need and nothing more."""
+"""A vocoder that is one torch module: run as it is, or on a CPU by a faster engine made from it."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 
 from .card import Variant
 from .device import check_precision
-from .errors import PrecisionError
+from .engines.channels_last import EngineUnavailable
+from .engines.selection import (
+    CHANNELS_LAST,
+    EAGER,
+    Fast,
+    best_cpu_precision,
+    check_engine,
+    tried,
+    why_not_channels_last,
+)
+from .errors import EngineError, PrecisionError
 from .report import EngineReport
 from .vocoder import DEFAULT_CHUNK_FRAMES, VocoderBase
+
+log = logging.getLogger(__name__)
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ModuleVocoder(VocoderBase):
-    """The eager engine: a module [B, n_mels, T] -> [B, 1, T * hop_length], run as it is.
+    """A module [B, n_mels, T] -> [B, 1, T * hop_length] as a vocoder.
+
+    The eager engine runs the module as it is. A subclass that overrides `_channels_last` has a second
+    one for CPUs; it is made and tried on first use, and passed over where it cannot run.
 
     Args:
         model: float32 module, its weights loaded; it is put into evaluation mode and frozen.
         variant: what is loaded.
         halo: frames of context on each side that an output frame depends on.
         device: where to run.
-        precision: "fp32", or "bf16" or "fp16" by torch's autocast; "auto" is fp32 here.
+        precision: "fp32", "bf16" or "fp16"; "auto" is bf16 on a CPU whose processor multiplies it and
+            where the channels-last engine runs, fp32 elsewhere.
         chunk_frames: as for `VocoderBase`.
+        engine: "eager", "channels-last" (CPU only), or "auto": the faster one that is correct here.
 
     Raises:
         PrecisionError: fp16 on a CPU.
+        EngineError: an unknown engine, or one asked for by name that cannot run here.
     """
 
     def __init__(
@@ -39,23 +58,88 @@ class ModuleVocoder(VocoderBase):
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         chunk_frames: int | None = None,
+        engine: str = "auto",
         **base: Any,
     ) -> None:
         device = torch.device(device)
         self._asked = check_precision(precision)
+        self._engine = check_engine(engine)
         if precision == "fp16" and device.type == "cpu":
-            raise PrecisionError("The eager engine has no fp16 on a CPU: use precision='fp32' or 'bf16'.")
+            raise PrecisionError("There is no fp16 on a CPU: use precision='fp32' or 'bf16'.")
         super().__init__(
             variant,
             halo=halo,
             device=device,
-            precision="fp32" if precision == "auto" else precision,
+            precision=self._chosen_precision(device),
             chunk_frames=DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames,
             **base,
         )
+        if engine == CHANNELS_LAST and (reason := self._why_eager(device)):
+            raise EngineError(f"engine='channels-last' cannot run here: {reason}. engine='auto' runs what can.")
+        self._home = device
+        self._fast: Fast | None = None
+        self._passed_over: str | None = None
         self.model = model.requires_grad_(False).eval().to(device)
 
+    def _channels_last(self, dtype: torch.dtype) -> Fast:
+        """The model as a channels-last engine. Raises `EngineUnavailable`."""
+        raise EngineUnavailable("this model has none")
+
+    def _chosen_precision(self, device: torch.device) -> str:
+        if self._asked != "auto":
+            return self._asked
+        fast = device.type == "cpu" and self._engine != EAGER and self._has_channels_last
+        return best_cpu_precision() if fast else "fp32"
+
+    @property
+    def _has_channels_last(self) -> bool:
+        return type(self)._channels_last is not ModuleVocoder._channels_last
+
+    def _why_eager(self, device: torch.device) -> str | None:
+        """None if the channels-last engine may run on `device`, as far as can be told without making it."""
+        if not self._has_channels_last:
+            return "this model has none"
+        if device.type != "cpu":
+            return f"it is for CPUs, not for {device.type}"
+        return why_not_channels_last(self.precision)
+
+    def _prepared(self) -> Fast | None:
+        """The fast engine, made on first use; None where the eager one runs."""
+        if self._fast is not None or self._passed_over is not None or self._engine == EAGER:
+            return self._fast
+        self._passed_over = self._why_eager(self._home)
+        if self._passed_over is None:
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            try:
+                with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+                    fast = self._channels_last(dtype)
+                    self._fast = tried(fast, lambda mel: self.model(mel)[:, 0], self.mel.n_mels, dtype)
+            except (EngineUnavailable, RuntimeError) as error:
+                self._passed_over = str(error).partition("\n")[0]
+                if self._asked == "auto":
+                    self._precision = "fp32"
+                if self._engine == CHANNELS_LAST:
+                    raise EngineError(f"engine='channels-last' cannot run here: {self._passed_over}.") from error
+                log.warning("%s runs eagerly, which is slower: %s", self, self._passed_over)
+        return self._fast
+
+    def _move(self, device: torch.device) -> None:
+        self.model.to(device)
+
+    def to(self, device: torch.device | str) -> VocoderBase:
+        super().to(device)
+        with self._turn:
+            if self.device != self._home:
+                self._home, self._fast, self._passed_over = self.device, None, None
+                self._precision = self._chosen_precision(self.device)
+        return self
+
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        if mel.device.type == "cpu" and self._home.type == "cpu":
+            fast = self._prepared()
+            if fast is not None:
+                with torch.autocast("cpu", enabled=False):
+                    return fast.run(mel)
         # A call that fell back to the CPU for lack of memory has no fp16 there, and computes in fp32.
         half = None if mel.device.type == "cpu" and self.precision == "fp16" else _AUTOCAST.get(self.precision)
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
@@ -63,5 +147,13 @@ class ModuleVocoder(VocoderBase):
         return wave[:, 0].float()
 
     def report(self) -> EngineReport:
-        notes = ("precision='auto' is fp32 in this engine.",) if self._asked == "auto" else ()
-        return EngineReport("eager", str(self.device), self.precision, notes)
+        """Which engine runs, where, in what precision, and why not a faster one; makes the engine ready."""
+        with self._turn:
+            fast = self._prepared()
+        notes = [f"precision='auto' is {self.precision} here."] if self._asked == "auto" else []
+        if fast is not None:
+            notes += fast.notes
+        elif self._home.type == "cpu" and self._has_channels_last:
+            reason = "engine='eager' was asked for" if self._engine == EAGER else self._passed_over
+            notes.append(f"The faster engine, {CHANNELS_LAST}, does not run: {reason}.")
+        return EngineReport(EAGER if fast is None else CHANNELS_LAST, str(self.device), self.precision, tuple(notes))

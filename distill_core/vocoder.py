@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from . import chunking
+from . import chunking, forking
 from .card import Variant
 from .checks import check_finite, checked_lengths, checked_mel
 from .device import select_device
@@ -60,6 +60,11 @@ class VocoderBase(abc.ABC):
         self.chunk_frames = chunk_frames
         # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
         # while the model moves from one device to another.
+        self._turn = threading.RLock()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """In the child of a fork: nobody else is computing here, whatever the parent was doing."""
         self._turn = threading.RLock()
 
     # What a back-end implements

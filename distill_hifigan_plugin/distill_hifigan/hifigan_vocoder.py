@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distill_core.card import Variant, VocoderCard
+from distill_core.engines.selection import Fast
 from distill_core.errors import CheckpointError
 from distill_core.module_vocoder import ModuleVocoder
 from distill_core.weights import load_checkpoint
@@ -23,7 +24,7 @@ class HiFiGANVocoder(ModuleVocoder):
     Args:
         model: from `HiFiGAN.from_state_dict`.
         variant: what is loaded.
-        device, precision, chunk_frames: as for `ModuleVocoder`.
+        device, precision, chunk_frames, engine: as for `ModuleVocoder`.
     """
 
     def __init__(
@@ -34,10 +35,22 @@ class HiFiGANVocoder(ModuleVocoder):
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         chunk_frames: int | None = None,
+        engine: str = "auto",
     ) -> None:
         super().__init__(
-            model, variant, halo=halo(model.h), device=device, precision=precision, chunk_frames=chunk_frames
+            model,
+            variant,
+            halo=halo(model.h),
+            device=device,
+            precision=precision,
+            chunk_frames=chunk_frames,
+            engine=engine,
         )
+
+    def _channels_last(self, dtype: torch.dtype) -> Fast:
+        from . import channels_last
+
+        return channels_last.build(self.model, dtype)
 
 
 def load(
@@ -48,6 +61,7 @@ def load(
     precision: str,
     weights: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     chunk_frames: int | None = None,
+    engine: str = "auto",
 ) -> HiFiGANVocoder:
     """The factory that the card names; see `Registry.get` for the arguments.
 
@@ -64,4 +78,6 @@ def load(
         model = HiFiGAN.from_state_dict(checkpoint.config or CONFIGS["v1"], checkpoint.state_dict)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
-    return HiFiGANVocoder(model, described, device=device, precision=precision, chunk_frames=chunk_frames)
+    return HiFiGANVocoder(
+        model, described, device=device, precision=precision, chunk_frames=chunk_frames, engine=engine
+    )

@@ -12,9 +12,9 @@ from ..common import generator, receptive_field
 from ..common.config import Upsampler, as_attr_dict, read_upsampler
 from ..common.weight_norm import WeightNormConv1d, WeightNormConvTranspose1d
 
-_SLOPE = 0.1
+SLOPE = 0.1
 # Upstream leaves the last one at torch's default, and the checkpoints were trained so.
-_FINAL_SLOPE = 0.01
+FINAL_SLOPE = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ResBlock1(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            y = dilated(F.leaky_relu(x, _SLOPE))
-            x = plain(F.leaky_relu_(y, _SLOPE)).add_(x)
+            y = dilated(F.leaky_relu(x, SLOPE))
+            x = plain(F.leaky_relu_(y, SLOPE)).add_(x)
         return x
 
 
@@ -54,7 +54,7 @@ class ResBlock2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in self.convs:
-            x = conv(F.leaky_relu(x, _SLOPE)).add_(x)
+            x = conv(F.leaky_relu(x, SLOPE)).add_(x)
         return x
 
 
@@ -94,8 +94,8 @@ class HiFiGAN(generator.Generator):
         self.check_mel(mel)
         x = self.conv_pre(mel)
         for stage, up in enumerate(self.ups):
-            x = self.residual_stage(stage, up(F.leaky_relu_(x, _SLOPE)))
-        return torch.tanh(self.conv_post(F.leaky_relu_(x, _FINAL_SLOPE)))
+            x = self.residual_stage(stage, up(F.leaky_relu_(x, SLOPE)))
+        return torch.tanh(self.conv_post(F.leaky_relu_(x, FINAL_SLOPE)))
 
 
 Generator = HiFiGAN  # upstream's name

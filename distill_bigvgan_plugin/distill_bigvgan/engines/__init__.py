@@ -1,0 +1,1 @@
+"""BigVGAN's faster ways to run, one module each."""

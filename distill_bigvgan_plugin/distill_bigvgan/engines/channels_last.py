@@ -1,0 +1,144 @@
+"""BigVGAN on a CPU: channels-last convolutions by oneDNN, the activation as one fused pass by numba."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_core.engines.channels_last import Conv, TransposedConv
+from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
+from distill_core.engines.selection import Fast
+
+from .matmul_snake import MatmulSnake
+
+if TYPE_CHECKING:
+    from .._vendor.bigvgan import BigVGAN
+
+_VALUES_PER_THREAD = 1 << 15
+"""Less is sooner done than a second thread is woken."""
+
+log = logging.getLogger(__name__)
+
+
+class FusedSnake:
+    """An anti-aliased snake of the model as a compiled kernel; see `residual_stack.Activation`."""
+
+    def __init__(self, activation: Any) -> None:
+        from . import snake_kernels
+
+        frequency, amplitude = activation.act.coefficients()
+        self.channels = frequency.numel()
+        rows = snake_kernels.group(self.channels)
+        # sin² has period pi, which the kernel counts in
+        self._frequency = (frequency.detach().double().flatten() / math.pi).float().repeat(rows).contiguous()
+        self._amplitude = amplitude.detach().flatten().float().repeat(rows).contiguous()
+        self._up = activation.upsample.filter.detach().flatten().float().contiguous()
+        self._down = activation.downsample.lowpass.filter.detach().flatten().float().contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        self._run("fp32" if x.dtype == torch.float32 else "bf16", x, None, None, out)
+        return out
+
+    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        if branch.dtype == torch.float32:
+            total = x + branch
+            return total, self(total)
+        out = torch.empty_like(branch)
+        total = torch.empty_like(branch, dtype=torch.float32)
+        self._run("first_sum" if x.dtype == torch.bfloat16 else "later_sum", x, branch, total, out)
+        return total, out
+
+    def _run(self, kernel: str, x: Tensor, branch: Tensor | None, total: Tensor | None, out: Tensor) -> None:
+        from . import snake_kernels, team
+
+        batch, channels, _, length = x.shape
+        descriptor = np.array(
+            [
+                0,
+                x.data_ptr(),
+                0 if branch is None else branch.data_ptr(),
+                0 if total is None else total.data_ptr(),
+                out.data_ptr(),
+                self._frequency.data_ptr(),
+                self._amplitude.data_ptr(),
+                self._up.data_ptr(),
+                self._down.data_ptr(),
+                batch,
+                length,
+                channels,
+                self._frequency.numel(),
+            ],
+            dtype=np.int64,
+        )
+        team.run(snake_kernels.address(kernel), descriptor.ctypes.data, 1 + out.numel() // _VALUES_PER_THREAD)
+
+
+def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
+    """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
+    config = model.config
+    count = len(config.block_kernels)
+    snake, notes = _snake(dtype)
+
+    def conv(module: Any) -> Conv:
+        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype)
+
+    def block(module: Any) -> list[Step]:
+        snakes = [snake(activation) for activation in module.activations]
+        if config.resblock == "2":
+            return [Step(before, conv(one)) for before, one in zip(snakes, module.convs, strict=True)]
+        return [
+            Step(before, conv(dilated), between, conv(plain))
+            for before, dilated, between, plain in zip(
+                snakes[::2], module.convs1, snakes[1::2], module.convs2, strict=True
+            )
+        ]
+
+    ups: Any = model.ups
+    blocks: Any = model.resblocks
+    stages = [
+        Stage(
+            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype),
+            [block(module) for module in blocks[i * count : (i + 1) * count]],
+        )
+        for i, up in enumerate(ups)
+    ]
+    stack = ResidualStack(
+        pre=Conv(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
+        stages=stages,
+        before_up=lambda x: x,
+        before_post=snake(model.activation_post),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
+        dtype=dtype,
+    )
+    return Fast(stack, notes)
+
+
+def _snake(dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, ...]]:
+    """The fastest activation that works here, and why it is not a faster one."""
+    try:
+        from . import snake_kernels
+
+        for kernel in snake_kernels.needed(half=dtype == torch.bfloat16):
+            snake_kernels.address(kernel)
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        return MatmulSnake, (
+            "The activation runs in plain torch, which is slower: numba is not installed. "
+            "pip install 'distill-bigvgan[cpu]' adds it.",
+        )
+    except Exception as error:  # a numba that does not fit this numpy, a processor it cannot compile for
+        log.warning("numba does not work here (%s: %s)", type(error).__name__, error)
+        return MatmulSnake, (
+            "The activation runs in plain torch, which is slower: numba does not work here "
+            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}).",
+        )
+    return FusedSnake, ()

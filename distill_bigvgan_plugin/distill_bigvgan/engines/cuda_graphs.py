@@ -1,0 +1,145 @@
+"""Short runs on a CUDA device recorded once and replayed: some 250 launches become one.
+
+A function of one tensor is run as it is until a shape comes for the second time; then it is recorded, and the
+replay is held against the plain run before it is ever used. Whatever goes wrong on the way ends the recording
+for good, with a reason, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MOST_GRAPHS = 8
+MOST_FRAMES = 512
+"""Of all rows together, halo counted: what is longer keeps the GPU busy while the next launches are made."""
+
+_MOST_SHAPES = 64
+_TOLERANCE = 1e-3
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Recorder(Protocol):
+    """Turns a function and an example of its argument into a faster function for arguments of that shape."""
+
+    def __call__(self, function: Function, example: Tensor) -> Function: ...
+
+
+class ReplayCache:
+    """`function` [B, n_mels, T] -> [B, samples], by graphs where they pay. One thread at a time.
+
+    Args:
+        function: launches the same kernels for every argument of one shape, and copies nothing to the host.
+        recorder: makes a graph; by default CUDA's.
+        most_graphs: how many are kept; the one that was used longest ago goes.
+        most_frames: B * T beyond which a shape is not recorded.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        *,
+        recorder: Recorder | None = None,
+        most_graphs: int = MOST_GRAPHS,
+        most_frames: int = MOST_FRAMES,
+    ) -> None:
+        self._function = function
+        self._recorder = CudaRecorder() if recorder is None else recorder
+        self._most_graphs = most_graphs
+        self._most_frames = most_frames
+        self._graphs: OrderedDict[tuple[int, ...], Function] = OrderedDict()
+        self._met: OrderedDict[tuple[int, ...], None] = OrderedDict()
+        self.trouble: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        shape = tuple(mel.shape)
+        if self.trouble is not None or shape[0] * shape[-1] > self._most_frames:
+            return self._function(mel)
+        if graph := self._graphs.get(shape):
+            self._graphs.move_to_end(shape)
+            return graph(mel)
+        wave = self._function(mel)
+        if shape in self._met:
+            self._record(mel, wave)
+        else:
+            self._met[shape] = None
+            if len(self._met) > _MOST_SHAPES:
+                self._met.popitem(last=False)
+        return wave
+
+    def clear(self) -> None:
+        """Give the memory of all graphs back."""
+        self._graphs.clear()
+        self._met.clear()
+
+    def _record(self, mel: Tensor, wave: Tensor) -> None:
+        shape = tuple(mel.shape)
+        while len(self._graphs) >= self._most_graphs:
+            self._graphs.popitem(last=False)
+        try:
+            graph = self._recorder(self._function, mel)
+            again = graph(mel)
+            error = float((again - wave).norm() / wave.norm().clamp(min=1e-12))
+        except Exception as failure:  # capture has many ways to fail; the plain run above is right in any case
+            self._give_up(f"recording failed with {type(failure).__name__}: {' '.join(str(failure).split())[:200]}")
+            return
+        if not error <= _TOLERANCE:
+            self._give_up(f"a replay differed from the plain run by {error:.1e}")
+            return
+        self._graphs[shape] = graph
+
+    def _give_up(self, reason: str) -> None:
+        self.clear()
+        self.trouble = reason
+        log.warning("Running without CUDA graphs: %s", reason)
+
+
+class CudaRecorder:
+    """Records CUDA graphs that share one private pool of memory.
+
+    They may: each replay computes everything anew from its own input, its output is copied at once, and an event
+    keeps replays in order whichever streams they come from.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+        self._done = torch.cuda.Event()
+
+    def __call__(self, function: Function, example: Tensor) -> Function:
+        with torch.cuda.device(example.device):
+            return self._record(function, example)
+
+    def _record(self, function: Function, example: Tensor) -> Function:
+        static_in = example.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            function(static_in)  # workspaces and handles that belong to the stream are made here, not in the graph
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        # "thread_local": what other threads of the program do with the device meanwhile is their affair.
+        with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+            static_out = function(static_in)
+
+        def replay(mel: Tensor) -> Tensor:
+            with torch.cuda.device(static_in.device):
+                current = torch.cuda.current_stream()
+                current.wait_event(self._done)
+                static_in.copy_(mel)
+                graph.replay()
+                wave = static_out.clone()
+                self._done.record(current)
+            return wave
+
+        return replay

@@ -1,0 +1,207 @@
+"""BigVGAN's generator as rows [B, L, C]: what the GPU engine computes, whichever device it is on.
+
+Convolutions leave their bias out and give the compute dtype; the next operation reads it, adds the bias and the
+residual in fp32, and activates. The residual stream stays in fp32, as do the first convolution, which sees the
+mel, and the last, which makes the samples: together they are less than a hundredth of the work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._vendor.bigvgan import Activation1d, BigVGAN
+from .gpu_ops import Ops, SnakeParameters
+
+
+class Convolution:
+    """A convolution over time with "same" zero padding, [B, L, in] -> [B, L, out], its bias kept apart in fp32.
+
+    Args:
+        weight: [out, in, k], k odd.
+        bias: [out], or None for zeros.
+        dilation: positions between taps.
+        dtype: of the weights and so of the convolution.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dilation: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.weight = weight.detach().to(device, dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        self.bias = (
+            torch.zeros(weight.shape[0], device=device) if bias is None else bias.detach().to(device, torch.float32)
+        )
+        self.dilation = dilation
+        self.padding = dilation * (weight.shape[-1] - 1) // 2
+
+    @classmethod
+    def of(cls, conv: nn.Conv1d, dtype: torch.dtype, device: torch.device) -> Convolution:
+        return cls(conv.weight, conv.bias, conv.dilation[0], dtype, device)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        # Rows [B, L, C] are a tensor [B, C, 1, L] in channels-last layout: nothing is moved.
+        x = F.conv2d(
+            rows.transpose(1, 2).unsqueeze(2),
+            self.weight,
+            padding=(0, self.padding),
+            dilation=(1, self.dilation),
+        )
+        return x.squeeze(2).transpose(1, 2).contiguous()
+
+
+class Upsampling:
+    """A transposed convolution as a plain one that makes the `rate` outputs of a position as channels.
+
+    Output n = q * rate + r sums the inputs q - j times tap r + padding + j * rate, over all j for which that tap
+    exists. With padding (kernel - rate) / 2 these j lie evenly around 0, so the convolution is a "same" one, and
+    its channels (r, c) of a row are, in memory, the rows of the result. [B, L, in] -> [B, L * rate, out].
+    """
+
+    def __init__(self, conv: nn.ConvTranspose1d, dtype: torch.dtype, device: torch.device) -> None:
+        weight = conv.weight.detach()  # [in, out, kernel]
+        inputs, outputs, kernel = weight.shape
+        self.rate = rate = conv.stride[0]
+        padding = (kernel - rate) // 2
+        reach = (rate - 1 + padding) // rate
+        phases = weight.new_zeros(rate, outputs, inputs, 2 * reach + 1)
+        for r in range(rate):
+            for j in range(-reach, reach + 1):
+                tap = r + padding + j * rate
+                if 0 <= tap < kernel:
+                    phases[r, :, :, reach - j] = weight[:, :, tap].T
+        self._conv = Convolution(phases.flatten(0, 1), None, 1, dtype, device)
+        self.bias = (
+            torch.zeros(outputs, device=device) if conv.bias is None else conv.bias.detach().to(device, torch.float32)
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        batch, length, _ = rows.shape
+        return self._conv(rows).view(batch, length * self.rate, -1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One step of a residual block: `x + second(activation(first(activation(x))))`, or without the second half."""
+
+    before: SnakeParameters
+    first: Convolution
+    between: SnakeParameters | None
+    second: Convolution | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Upsampling, and the mean of residual blocks."""
+
+    up: Upsampling
+    blocks: tuple[tuple[Pair, ...], ...]
+
+
+class RowsGenerator:
+    """A folded BigVGAN prepared once: mel [B, n_mels, T] in fp32 -> waveform [B, T * hop_length] in fp32.
+
+    Args:
+        model: with weight norm folded; not kept.
+        dtype: of the convolutions: torch.float32, float16 or bfloat16.
+        device: where it runs.
+        ops: how activations are computed.
+
+    Raises:
+        ValueError: the checkpoint's resampling filters are not what the closed form assumes.
+    """
+
+    def __init__(self, model: BigVGAN, *, dtype: torch.dtype, device: torch.device, ops: Ops) -> None:
+        config = model.config
+        self.dtype = dtype
+        self.device = device
+        self.ops = ops
+        self._tanh = config.use_tanh_at_final
+        self._pre = Convolution.of(model.conv_pre, torch.float32, device)
+        blocks = [_pairs(block, paired=config.resblock == "1", dtype=dtype, device=device) for block in model.resblocks]
+        count = len(config.block_kernels)
+        self._stages = tuple(
+            Stage(Upsampling(up, dtype, device), tuple(blocks[index * count : (index + 1) * count]))
+            for index, (up,) in enumerate(cast(Any, model.ups))
+        )
+        self._activation_post = SnakeParameters.of(model.activation_post, device)
+        self._post = Convolution.of(model.conv_post, torch.float32, device)
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        rows = self._pre(mel.transpose(1, 2).contiguous())
+        rows = (rows + self._pre.bias).to(self.dtype)
+        for stage in self._stages:
+            is_last = stage is self._stages[-1]
+            rows = self._run(stage, stage.up(rows), dtype=torch.float32 if is_last else self.dtype)
+        rows, _ = self.ops.activate(rows, self._activation_post, dtype=torch.float32)
+        wave = (self._post(rows) + self._post.bias)[..., 0]
+        return torch.tanh(wave) if self._tanh else wave.clamp(-1.0, 1.0)
+
+    def snakes(self) -> list[SnakeParameters]:
+        """One activation of each width that occurs."""
+        found = {stage.blocks[0][0].before.channels: stage.blocks[0][0].before for stage in self._stages}
+        return list({**found, self._activation_post.channels: self._activation_post}.values())
+
+    def _run(self, stage: Stage, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """The mean of the blocks of a stage, for `rows` that lack the upsampling's bias."""
+        total: Tensor | None = None
+        for number, block in enumerate(stage.blocks, start=1):
+            is_last = number == len(stage.blocks)
+            x, bias, stream = rows, stage.up.bias, None
+            for pair in block:
+                # What comes in is x + bias + stream. The stage's input is there already, less its bias, so the
+                # stream begins with the first sum that is not.
+                a, kept = self.ops.activate(
+                    x, pair.before, bias=bias, residual=stream, keep=stream is not None, dtype=self.dtype
+                )
+                y, y_bias = pair.first(a), pair.first.bias
+                if pair.second is not None and pair.between is not None:
+                    a, _ = self.ops.activate(y, pair.between, bias=y_bias, dtype=self.dtype)
+                    y, y_bias = pair.second(a), pair.second.bias
+                if kept is None:
+                    x, bias, stream = y, bias + y_bias, x
+                else:
+                    x, bias, stream = y, y_bias, kept
+            assert stream is not None  # a block has at least one pair
+            total = self.ops.accumulate(
+                x,
+                stream,
+                bias,
+                total=total,
+                scale=1 / len(stage.blocks) if is_last else 1.0,
+                dtype=dtype if is_last else torch.float32,
+            )
+        assert total is not None
+        return total
+
+
+def _pairs(block: Any, *, paired: bool, dtype: torch.dtype, device: torch.device) -> tuple[Pair, ...]:
+    def snake(activation: Activation1d) -> SnakeParameters:
+        return SnakeParameters.of(activation, device)
+
+    def conv(module: nn.Conv1d) -> Convolution:
+        return Convolution.of(module, dtype, device)
+
+    acts = list(block.activations)
+    if not paired:
+        return tuple(Pair(snake(act), conv(c), None, None) for act, c in zip(acts, block.convs, strict=True))
+    return tuple(
+        Pair(snake(before), conv(first), snake(between), conv(second))
+        for before, first, between, second in zip(acts[::2], block.convs1, acts[1::2], block.convs2, strict=True)
+    )
+
+
+def bytes_per_frame(model: BigVGAN, dtype: torch.dtype) -> int:
+    """Memory that one mel frame needs while it is computed, at the widest stage; an upper estimate.
+
+    Alive at once: the stage's input, two states of the residual stream, the blocks' sum, and the input and the
+    output of a convolution; and as much again for what the convolution library takes for itself.
+    """
+    config = model.config
+    size = dtype.itemsize
+    widest = max(width * math.prod(config.rates[: stage + 1]) for stage, width in enumerate(config.channels[1:]))
+    return 2 * widest * (3 * size + 3 * torch.float32.itemsize)

@@ -1,0 +1,109 @@
+"""What the GPU engine computes besides convolutions: two operations on rows, and their plain torch form.
+
+The Triton kernels do the same in one pass each; this form says what that is, and lets the whole engine run
+where there is neither a GPU nor Triton.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._vendor.bigvgan import Activation1d, kaiser_sinc_taps
+
+_TAPS = len(kaiser_sinc_taps())
+_TAP_TOLERANCE = 1e-6
+"""Taps of a checkpoint may differ by their own rounding between filters and between mirrored places."""
+
+
+@dataclass(frozen=True)
+class SnakeParameters:
+    """An anti-aliased activation, ready to use: `u + amplitude * sin²(pi * frequency * u)` between two filters.
+
+    `frequency` and `amplitude` are [C] in fp32; `taps` is one half of the symmetric filter, outermost first.
+    """
+
+    frequency: Tensor
+    amplitude: Tensor
+    taps: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.frequency.shape[0]
+
+    @classmethod
+    def of(cls, activation: Activation1d, device: torch.device) -> SnakeParameters:
+        """From the vendored module. `ValueError` if its two filters are not one symmetric filter of 12 taps."""
+        up = activation.upsample.filter.detach().double().flatten()
+        down = activation.downsample.lowpass.filter.detach().double().flatten()
+        limit = _TAP_TOLERANCE * float(up.abs().max())
+        if len(up) != _TAPS or len(down) != _TAPS or not _close(up, down, limit) or not _close(up, up.flip(0), limit):
+            raise ValueError("the checkpoint's resampling filters are not the symmetric ones of 12 taps")
+        frequency, amplitude = (c.detach().double().flatten() for c in activation.act.coefficients())
+        return cls(
+            (frequency / torch.pi).to(device, torch.float32),
+            amplitude.to(device, torch.float32),
+            tuple(((up + up.flip(0)) / 2)[: _TAPS // 2].tolist()),
+        )
+
+
+def _close(a: Tensor, b: Tensor, limit: float) -> bool:
+    return bool(((a - b).abs() <= limit).all())  # a NaN is close to nothing
+
+
+class Ops(Protocol):
+    """The operations on rows [B, L, C]. Inputs in fp32, fp16 or bf16; arithmetic in fp32."""
+
+    def activate(
+        self,
+        x: Tensor,
+        snake: SnakeParameters,
+        *,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+        keep: bool = False,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The activation of `s = x + bias + residual` in `dtype`; and with `keep` also `s`, in fp32."""
+
+    def accumulate(
+        self, x: Tensor, residual: Tensor, bias: Tensor, *, total: Tensor | None, scale: float, dtype: torch.dtype
+    ) -> Tensor:
+        """`(total + x + bias + residual) * scale` in `dtype`. May be written over `total`, an fp32 tensor."""
+
+
+class TorchOps:
+    """`Ops` in plain torch: for tests, and as the statement of what the kernels compute."""
+
+    def activate(
+        self,
+        x: Tensor,
+        snake: SnakeParameters,
+        *,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+        keep: bool = False,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:
+        s = x.float()
+        if bias is not None:
+            s = s + bias
+        if residual is not None:
+            s = s + residual
+        channels = s.shape[-1]
+        taps = torch.tensor([*snake.taps, *reversed(snake.taps)], device=x.device).expand(channels, 1, _TAPS)
+        u = F.pad(s.transpose(1, 2), (3, 3), mode="replicate")
+        u = F.conv_transpose1d(u, 2 * taps, stride=2, padding=_TAPS - 1, groups=channels)
+        u = u + snake.amplitude[:, None] * torch.sin(torch.pi * snake.frequency[:, None] * u).square()
+        u = F.conv1d(F.pad(u, (5, 6), mode="replicate"), taps, stride=2, groups=channels)
+        return u.transpose(1, 2).to(dtype).contiguous(), s if keep else None
+
+    def accumulate(
+        self, x: Tensor, residual: Tensor, bias: Tensor, *, total: Tensor | None, scale: float, dtype: torch.dtype
+    ) -> Tensor:
+        s = x.float() + bias + residual
+        return ((s if total is None else total + s) * scale).to(dtype)

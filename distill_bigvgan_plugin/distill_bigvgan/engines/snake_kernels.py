@@ -1,0 +1,324 @@
+"""The anti-aliased snake activation as compiled kernels, by numba: one pass over memory.
+
+With f the 12 taps and x clamped at its ends, the doubled signal is
+
+    u[2q]     = 2 * sum_j f[11 - 2j] x[q - 3 + j]        j = 0..5
+    u[2q + 1] = 2 * sum_j f[10 - 2j] x[q - 2 + j]
+    v         = u + amplitude * sin^2(frequency * u)
+    y[q]      = sum_k f[k] v[2q + k - 5]                 k = 0..11, v clamped at its ends
+
+A tile of rows is kept in the cache: its x as fp32, v's even and odd positions apart, then y. All loops
+run along memory, over channels, or over rows and channels at once where channels are few. Arithmetic is
+fp32 throughout; bfloat16 enters and leaves as its 16 bits.
+
+A kernel takes one pointer, to a descriptor of int64 (the `D_…` below), and works on tiles until none
+is left: any number of threads may be sent into it with the same descriptor.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_UP, D_DOWN = range(9)
+D_BATCH, D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 13)
+DESCRIPTOR = 13
+
+ROWS = 64
+"""Rows of a tile."""
+COLUMNS = 128
+"""Channels of a tile; fewer than this are never split."""
+_LANES = 128
+
+_FLOAT, _BF16 = np.float32, np.uint16
+_FASTMATH = {"contract", "nsz"}
+_OPTIONS = {"fastmath": _FASTMATH, "error_model": "numpy", "boundscheck": False}
+
+
+def group(channels: int) -> int:
+    """Rows whose channels are looped over at once: as many as make a loop worth vectorising."""
+    return 1 if channels >= _LANES // 2 else -(-_LANES // channels)
+
+
+@intrinsic
+def _bits(typing, value):
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.uint32(types.float32), generate
+
+
+@intrinsic
+def _float(typing, value):
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.uint32), generate
+
+
+@intrinsic
+def _pointer(typing, address):
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def _take_next(typing, descriptor):
+    """The counter in the descriptor's first place, increased by whoever asks first."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        place = cgutils.gep_inbounds(builder, array.data, D_NEXT)
+        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(descriptor), generate
+
+
+def _load(value):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_load, inline="always")
+def _load_overload(value):
+    if isinstance(value, types.Float):
+        return lambda value: value
+    return lambda value: _float(np.uint32(value) << np.uint32(16))
+
+
+def _rounded(value, like):
+    raise NotImplementedError("compiled only")
+
+
+@overload(_rounded, inline="always")
+def _rounded_overload(value, like):
+    """To the nearest bfloat16, ties to even."""
+    if isinstance(like.dtype, types.Float):
+        return lambda value, like: value
+
+    def to_bf16(value, like):
+        bits = _bits(value)
+        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+    return to_bf16
+
+
+@numba.njit(inline="always", **_OPTIONS)
+def _sin_squared(turns):
+    """sin^2(pi * turns), to 2e-7: a polynomial in the square of the distance to a whole number.
+
+    Least squares at Chebyshev nodes of sin^2(pi sqrt(y)) / y over 0 <= y <= 1/4.
+    """
+    r = turns - np.rint(turns)
+    y = r * r
+    p = _FLOAT(0.7419801213276097)
+    p = p * y + _FLOAT(-3.913077712618829)
+    p = p * y + _FLOAT(13.206610352070026)
+    p = p * y + _FLOAT(-30.121754360250904)
+    p = p * y + _FLOAT(42.72838511692426)
+    p = p * y + _FLOAT(-32.46969664558595)
+    p = p * y + _FLOAT(9.869604400158666)
+    return p * y
+
+
+@numba.njit(**_OPTIONS)
+def _half_of_v(x, first, n, rows, group, f0, f1, f2, f3, f4, f5, frequency, amplitude, v, to):
+    """Every second position of v: `rows` rows of n channels from row `to`, from x's rows from `first`."""
+    row = 0
+    while row < rows:
+        m = min(group, rows - row) * n
+        s = (first + row) * n
+        x0, x1, x2 = x[s : s + m], x[s + n : s + n + m], x[s + 2 * n : s + 2 * n + m]
+        s += 3 * n
+        x3, x4, x5 = x[s : s + m], x[s + n : s + n + m], x[s + 2 * n : s + 2 * n + m]
+        d = v[(to + row) * n : (to + row) * n + m]
+        for i in range(m):
+            u = f0 * x0[i] + f1 * x1[i] + f2 * x2[i] + f3 * x3[i] + f4 * x4[i] + f5 * x5[i]
+            d[i] = u + amplitude[i] * _sin_squared(u * frequency[i])
+        row += group
+
+
+@numba.njit(**_OPTIONS)
+def _copy_row(rows, n, source, to):
+    for i in range(n):
+        rows[to * n + i] = rows[source * n + i]
+
+
+@numba.njit(**_OPTIONS)
+def _read(x, branch, start, m, d):
+    s = x[start : start + m]
+    if branch is None:
+        for i in range(m):
+            d[i] = _load(s[i])
+    else:
+        b = branch[start : start + m]
+        for i in range(m):
+            d[i] = _load(s[i]) + _load(b[i])
+
+
+@numba.njit(**_OPTIONS)
+def _activate(x, branch, total, out, frequency, amplitude, up, down, batch, length, channels, group, descriptor):
+    """y of x, or of x + branch, which then is written to `total`. Flat arrays of batch * length * channels."""
+    across = (channels + COLUMNS - 1) // COLUMNS
+    along = (length + ROWS - 1) // ROWS
+    width = min(COLUMNS, channels)
+    xs = np.empty((ROWS + 12) * width, np.float32)
+    even = np.empty((ROWS + 6) * width, np.float32)
+    odd = np.empty((ROWS + 6) * width, np.float32)
+    k0, k1, k2, k3, k4, k5 = down[0], down[1], down[2], down[3], down[4], down[5]
+    k6, k7, k8, k9, k10, k11 = down[6], down[7], down[8], down[9], down[10], down[11]
+    while True:
+        tile = _take_next(descriptor)
+        if tile >= batch * along * across:
+            break
+        c0 = tile % across * COLUMNS
+        n = min(COLUMNS, channels - c0)
+        whole_rows = n == channels
+        q0 = tile // across % along * ROWS
+        q1 = min(length, q0 + ROWS)
+        base = tile // across // along * length * channels
+
+        # x from row q0 - 6 to q1 + 5, its ends replicated
+        lo, hi = q0 - 6, q1 + 6
+        first, last = max(lo, 0), min(hi, length)
+        if whole_rows:
+            m = (last - first) * n
+            _read(x, branch, base + first * n, m, xs[(first - lo) * n : (first - lo) * n + m])
+        else:
+            for q in range(first, last):
+                _read(x, branch, base + q * channels + c0, n, xs[(q - lo) * n : (q - lo + 1) * n])
+        for q in range(lo, first):
+            _copy_row(xs, n, first - lo, q - lo)
+        for q in range(last, hi):
+            _copy_row(xs, n, last - 1 - lo, q - lo)
+        if total is not None:
+            for q in range(q0, q1):
+                start = base + q * channels + c0
+                s, d = xs[(q - lo) * n : (q - lo + 1) * n], total[start : start + n]
+                for i in range(n):
+                    d[i] = s[i]
+
+        # v from row q0 - 3 to q1 + 2, its ends replicated
+        p0, p1 = max(q0 - 3, 0), min(q1 + 3, length)
+        skip = p0 - (q0 - 3)
+        f, a = frequency[c0:], amplitude[c0:]
+        _half_of_v(
+            xs, skip, n, p1 - p0, group, 2 * up[11], 2 * up[9], 2 * up[7], 2 * up[5], 2 * up[3], 2 * up[1],
+            f, a, even, skip,
+        )  # fmt: skip
+        _half_of_v(
+            xs, skip + 1, n, p1 - p0, group, 2 * up[10], 2 * up[8], 2 * up[6], 2 * up[4], 2 * up[2], 2 * up[0],
+            f, a, odd, skip,
+        )  # fmt: skip
+        for row in range(skip):
+            _copy_row(even, n, skip, row)
+            for i in range(n):
+                odd[row * n + i] = even[skip * n + i]
+        end = skip + p1 - p0
+        for row in range(end, q1 - q0 + 6):
+            _copy_row(odd, n, end - 1, row)
+            for i in range(n):
+                even[row * n + i] = odd[(end - 1) * n + i]
+
+        step = q1 - q0 if whole_rows else 1
+        m = step * n
+        for row in range(0, q1 - q0, step):
+            s = row * n
+            o0, o1, o2 = odd[s : s + m], odd[s + n : s + n + m], odd[s + 2 * n : s + 2 * n + m]
+            e1, e2 = even[s + n : s + n + m], even[s + 2 * n : s + 2 * n + m]
+            s += 3 * n
+            o3, o4, o5 = odd[s : s + m], odd[s + n : s + n + m], odd[s + 2 * n : s + 2 * n + m]
+            e3, e4, e5 = even[s : s + m], even[s + n : s + n + m], even[s + 2 * n : s + 2 * n + m]
+            e6 = even[s + 3 * n : s + 3 * n + m]
+            start = base + (q0 + row) * channels + c0
+            d = out[start : start + m]
+            for i in range(m):
+                y = k0 * o0[i] + k1 * e1[i] + k2 * o1[i] + k3 * e2[i] + k4 * o2[i] + k5 * e3[i]
+                y += k6 * o3[i] + k7 * e4[i] + k8 * o4[i] + k9 * e5[i] + k10 * o5[i] + k11 * e6[i]
+                d[i] = _rounded(y, out)
+
+
+@numba.njit(**_OPTIONS)
+def _run(d, x, branch, total, out):
+    batch, length, channels, parameters = d[D_BATCH], d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
+    frequency = numba.carray(_pointer(d[D_FREQUENCY]), parameters, np.float32)
+    amplitude = numba.carray(_pointer(d[D_AMPLITUDE]), parameters, np.float32)
+    up = numba.carray(_pointer(d[D_UP]), 12, np.float32)
+    down = numba.carray(_pointer(d[D_DOWN]), 12, np.float32)
+    group = parameters // channels
+    _activate(x, branch, total, out, frequency, amplitude, up, down, batch, length, channels, group, d)
+
+
+def _kernel(body):
+    """Compiled now, or read from what an earlier process compiled."""
+    signature = types.void(types.voidptr)
+    try:
+        return numba.cfunc(signature, cache=True, **_OPTIONS)(body)
+    except RuntimeError:  # numba found no folder to write to
+        return numba.cfunc(signature, **_OPTIONS)(body)
+
+
+def _fp32(pointer):
+    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    x = numba.carray(_pointer(d[D_X]), size, np.float32)
+    out = numba.carray(_pointer(d[D_OUT]), size, np.float32)
+    _run(d, x, None, None, out)
+
+
+def _bf16(pointer):
+    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    x = numba.carray(_pointer(d[D_X]), size, np.uint16)
+    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    _run(d, x, None, None, out)
+
+
+def _first_sum(pointer):
+    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    x = numba.carray(_pointer(d[D_X]), size, np.uint16)
+    branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
+    total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
+    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    _run(d, x, branch, total, out)
+
+
+def _later_sum(pointer):
+    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    x = numba.carray(_pointer(d[D_X]), size, np.float32)
+    branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
+    total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
+    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    _run(d, x, branch, total, out)
+
+
+BODIES = {"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _later_sum}
+"""By input: fp32 to fp32, bf16 to bf16; and with a bf16 branch added to a bf16 or an fp32 stream."""
+
+
+
+def needed(*, half: bool) -> tuple[str, ...]:
+    """The kernels that a model in bf16, or in fp32, calls."""
+    return tuple(BODIES) if half else ("fp32",)
+
+
+_compiled: dict[str, numba.core.ccallback.CFunc] = {}
+
+
+def address(name: str) -> int:
+    """Where the machine code of a kernel is; compiled on first use, once a process."""
+    if name not in _compiled:
+        _compiled[name] = _kernel(BODIES[name])
+    return int(_compiled[name].address)
+
+
+def compiled() -> tuple[str, ...]:
+    """The kernels that this process has made ready; each takes every shape."""
+    return tuple(_compiled)

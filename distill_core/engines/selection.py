@@ -1,0 +1,73 @@
+"""Which engine runs a module on a CPU, and the trial that a fast one has to pass first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import EngineError
+from .channels_last import EngineUnavailable, bf16_instructions, check_available
+
+log = logging.getLogger(__name__)
+
+EAGER = "eager"
+CHANNELS_LAST = "channels-last"
+ENGINES = ("auto", EAGER, CHANNELS_LAST)
+
+_TRIAL_FRAMES = 3
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+"""Relative error that the trial lets pass: ten times what is measured, far less than any mistake makes."""
+
+
+@dataclass(frozen=True)
+class Fast:
+    """An engine ready to run: mel [B, n_mels, T] -> waveform [B, T * hop_length], and notes on it."""
+
+    run: Callable[[Tensor], Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def check_engine(engine: str) -> str:
+    """The engine's name itself, if it is one of `ENGINES`; else `EngineError`."""
+    if engine not in ENGINES:
+        raise EngineError(f"There is no engine {engine!r}: write {', '.join(ENGINES[:-1])} or {ENGINES[-1]}.")
+    return engine
+
+
+def why_not_channels_last(precision: str) -> str | None:
+    """None if the channels-last engine can run on this CPU in this precision, else why it cannot."""
+    try:
+        check_available()
+    except EngineUnavailable as unavailable:
+        return str(unavailable)
+    if precision == "bf16" and bf16_instructions() is None:
+        return "this processor has no instructions for bf16 (AMX or AVX512-BF16); precision='fp32' is faster here"
+    return None
+
+
+def best_cpu_precision() -> str:
+    """What `precision="auto"` is on this CPU: bf16 where the processor multiplies it, else fp32."""
+    return "fp32" if why_not_channels_last("bf16") else "bf16"
+
+
+def tried(fast: Fast, eager: Callable[[Tensor], Tensor], n_mels: int, dtype: torch.dtype) -> Fast:
+    """`fast`, if it makes of a small mel what the eager module makes of it in fp32.
+
+    Raises:
+        EngineUnavailable: it does not, or it fails.
+    """
+    mel = 2 * torch.randn(1, n_mels, _TRIAL_FRAMES, generator=torch.Generator().manual_seed(0)) - 4
+    expected = eager(mel)
+    try:
+        difference = (fast.run(mel) - expected).norm().item()
+    except Exception as error:  # compilers and processors fail in many ways; eager still works
+        raise EngineUnavailable(f"its trial failed with {type(error).__name__}: {error}") from error
+    # a silent output, of a model that is no vocoder yet, has nothing to be relative to
+    limit = _TOLERANCE[dtype] * max(expected.norm().item(), 1e-3)
+    if not difference <= limit:
+        raise EngineUnavailable(f"its trial was off by {difference:.1e} where {limit:.1e} is allowed")
+    return fast

@@ -1,0 +1,67 @@
+"""HiFi-GAN on a CPU: channels-last convolutions by oneDNN, which also apply the inner leaky ReLU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill_core.engines.channels_last import Conv, TransposedConv
+from distill_core.engines.residual_stack import ResidualStack, Stage, Step
+from distill_core.engines.selection import Fast
+
+from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
+
+if TYPE_CHECKING:
+    from ._vendor.hifigan import HiFiGAN
+
+
+class LeakyReLU:
+    """As `residual_stack.Activation`."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, SLOPE)
+
+    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        total = torch.add(x, branch) if x.dtype == torch.float32 else x.float().add_(branch)
+        return total, F.leaky_relu_(total.to(branch.dtype, copy=True), SLOPE)
+
+
+def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
+    """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
+    config = model.config
+    count = len(config.block_kernels)
+    leaky = LeakyReLU()
+
+    def conv(module: Any, slope: float | None = None) -> Conv:
+        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, negative_slope=slope)
+
+    def block(module: Any) -> list[Step]:
+        if config.resblock == "2":
+            return [Step(leaky, conv(one)) for one in module.convs]
+        return [
+            Step(leaky, conv(dilated, SLOPE), None, conv(plain))
+            for dilated, plain in zip(module.convs1, module.convs2, strict=True)
+        ]
+
+    ups: Any = model.ups
+    blocks: Any = model.resblocks
+    stages = [
+        Stage(
+            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtype),
+            [block(module) for module in blocks[i * count : (i + 1) * count]],
+        )
+        for i, up in enumerate(ups)
+    ]
+    stack = ResidualStack(
+        pre=Conv(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
+        stages=stages,
+        before_up=lambda x: F.leaky_relu_(x, SLOPE),
+        before_post=lambda x: F.leaky_relu_(x, FINAL_SLOPE),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        final=torch.tanh,
+        dtype=dtype,
+    )
+    return Fast(stack)
