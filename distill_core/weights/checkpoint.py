@@ -203,14 +203,10 @@ def _check_archive(path: Path) -> None:
 
 
 def _torch_load(path: Path, *, mapped: bool) -> Any:
-    import warnings
-
     import torch
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle's protocol, and about TorchScript
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except MemoryError as error:
         raise CheckpointError(f"{path} asks for more memory than there is.") from error
     except Exception as error:

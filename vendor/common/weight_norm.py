@@ -7,8 +7,9 @@ newer torch, `parametrizations.weight.original0` and `original1`, or, after fold
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ SPELLINGS = (
     ("parametrizations.weight.original0", "parametrizations.weight.original1"),
 )
 
+_SERIAL = 32_767  # elements that torch still computes on one thread
+
 
 def fold(g: Tensor, v: Tensor) -> Tensor:
     """The plain weight: each `v[i]` scaled to length `g[i]`. `g` is [n, 1, 1], `v` [n, m, k]."""
@@ -34,8 +37,9 @@ def fold_weight_norm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises `ValueError` for half a pair, a pair whose shapes disagree, or one weight spelled twice.
     """
     pairs, plain = _pairs(state)
-    with _one_thread():
-        return {**plain, **{name: fold(g, v) for name, (g, v) in pairs.items()}}
+    with ThreadPoolExecutor(min(4, torch.get_num_threads())) as pool:
+        folded = pool.map(lambda pair: _fold_in_blocks(*pair), pairs.values())
+        return {**plain, **dict(zip(pairs, folded, strict=True))}
 
 
 def folded_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -131,20 +135,21 @@ def remove_weight_norm(module: nn.Module) -> None:
             child.remove_weight_norm()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread of the CPU.
+def _fold_in_blocks(g: Tensor, v: Tensor) -> Tensor:
+    """`fold` without gradients, in blocks that torch does not share out among its own threads.
 
-    Folding is bound by memory, and made of hundreds of short parallel loops: where other processes keep
-    a core busy, each loop waits for the thread that was sent away, and two threads take several times
-    as long as one (`python -m benchmarks.loading` beside a busy process).
+    Folding is bound by memory, and by hundreds of short parallel loops. Where other processes keep a core
+    busy, each such loop waits for the thread that was sent away: a second and more instead of a third
+    (`python -m benchmarks.loading` beside a busy process). Threads that take whole weights do not wait.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    g, v = g.detach(), v.detach()
+    if v.device.type != "cpu":
+        return fold(g, v)
+    plain = torch.empty_like(v)
+    rows = max(1, _SERIAL // max(1, math.prod(v.shape[1:])))
+    for g_rows, v_rows, plain_rows in zip(g.split(rows), v.split(rows), plain.split(rows), strict=True):
+        torch.mul(v_rows, g_rows / _lengths(v_rows), out=plain_rows)
+    return plain
 
 
 def _lengths(v: Tensor) -> Tensor:
