@@ -137,8 +137,9 @@ def _download(requirement: str, folder: Path) -> Path:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
+    """What pip installed of ours; what Python and numba keep beside it as they run does not count."""
     ours = [path for path in folder.rglob("*") if path.is_file() and "distill" in str(path.relative_to(folder))]
-    return {str(path): path.read_bytes() for path in ours if path.suffix != ".pyc"}
+    return {str(path): path.read_bytes() for path in ours if "__pycache__" not in path.parts}
 
 
 RUN_MINE = """

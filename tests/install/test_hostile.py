@@ -434,7 +434,7 @@ def test_the_environment_has_its_say_in_every_spelling(environment, wheels, tmp_
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: {next(iter(variables))}=")
         assert len(done.stderr.splitlines()) == 1
-        assert environment.run("distill-vocoder", "doctor", **variables).returncode == 1
+    assert environment.run("distill-vocoder", "doctor", **variables).returncode == 1
     hidden = environment.run("distill-vocoder", "explain", "mine", DISTILL_VOCODERS_DISABLE="mine")
     assert "mine-dist 1.0: blocked" in hidden.stdout
     off = environment.run("distill-vocoder", "explain", "mine", DISTILL_VOCODERS_AUTOLOAD="0")
