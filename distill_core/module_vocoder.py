@@ -1,4 +1,4 @@
-"""A vocoder that is one torch module: run as it is, or on a CPU by a faster engine made from it."""
+"""A vocoder that is one torch module: run as it is, or by a faster engine made from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from .device import check_precision
 from .engines.channels_last import EngineUnavailable
 from .engines.selection import (
     CHANNELS_LAST,
+    CUDA,
     EAGER,
+    Accelerated,
     Fast,
     best_cpu_precision,
     check_engine,
@@ -32,7 +34,8 @@ class ModuleVocoder(VocoderBase):
     """A module [B, n_mels, T] -> [B, 1, T * hop_length] as a vocoder.
 
     The eager engine runs the module as it is. A subclass that overrides `_channels_last` has a second
-    one for CPUs; it is made and tried on first use, and passed over where it cannot run.
+    one for CPUs; it is made and tried on first use, and passed over where it cannot run. One that overrides
+    `_cuda` has one for CUDA, made and tried when the model gets to such a device.
 
     Args:
         model: float32 module, its weights loaded; it is put into evaluation mode and frozen.
@@ -40,9 +43,9 @@ class ModuleVocoder(VocoderBase):
         halo: frames of context on each side that an output frame depends on.
         device: where to run.
         precision: "fp32", "bf16" or "fp16"; "auto" is bf16 on a CPU whose processor multiplies it and
-            where the channels-last engine runs, fp32 elsewhere.
-        chunk_frames: as for `VocoderBase`.
-        engine: "eager", "channels-last" (CPU only), or "auto": the faster one that is correct here.
+            where the channels-last engine runs, what the CUDA engine chooses where that runs, fp32 elsewhere.
+        chunk_frames: as for `VocoderBase`; by default the CUDA engine's follows the free memory.
+        engine: "eager", "channels-last" (CPU only), "cuda", or "auto": the faster one that is correct here.
 
     Raises:
         PrecisionError: fp16 on a CPU.
@@ -78,12 +81,42 @@ class ModuleVocoder(VocoderBase):
             raise EngineError(f"engine='channels-last' cannot run here: {reason}. engine='auto' runs what can.")
         self._home = device
         self._fast: Fast | None = None
+        self._accelerated: Accelerated | None = None
         self._passed_over: str | None = None
+        self._default_chunk = chunk_frames is None
         self.model = model.requires_grad_(False).eval().to(device)
+        self._accelerate()
 
     def _channels_last(self, dtype: torch.dtype) -> Fast:
         """The model as a channels-last engine. Raises `EngineUnavailable`."""
         raise EngineUnavailable("this model has none")
+
+    def _cuda(self, precision: str) -> Accelerated:
+        """`self.model`, which is on a CUDA device, as an engine there. Raises `EngineUnavailable`."""
+        raise EngineUnavailable("this model has none")
+
+    @property
+    def _has_cuda(self) -> bool:
+        return type(self)._cuda is not ModuleVocoder._cuda
+
+    def _accelerate(self) -> None:
+        """On a CUDA device, make the engine for it; where it cannot run, keep the reason."""
+        self._accelerated = None
+        if self._engine == CUDA and self._home.type != "cuda":
+            raise EngineError(f"engine='cuda' cannot run on {self._home}. engine='auto' runs what can.")
+        if self._home.type == "cuda" and self._engine in ("auto", CUDA):
+            try:
+                self._accelerated = self._cuda(self._asked)
+                self._precision = self._accelerated.precision
+            except EngineUnavailable as error:
+                self._passed_over = str(error)
+                if self._engine == CUDA:
+                    raise EngineError(f"engine='cuda' cannot run here: {error}.") from error
+                if self._has_cuda:
+                    log.warning("%s runs eagerly, which is slower: %s", self, error)
+        if self._default_chunk:
+            engine = self._accelerated
+            self.chunk_frames = DEFAULT_CHUNK_FRAMES if engine is None else engine.chunk_frames
 
     def _chosen_precision(self, device: torch.device) -> str:
         if self._asked != "auto":
@@ -132,6 +165,7 @@ class ModuleVocoder(VocoderBase):
             if self.device != self._home:
                 self._home, self._fast, self._passed_over = self.device, None, None
                 self._precision = self._chosen_precision(self.device)
+                self._accelerate()
         return self
 
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
@@ -140,6 +174,8 @@ class ModuleVocoder(VocoderBase):
             if fast is not None:
                 with torch.autocast("cpu", enabled=False):
                     return fast.run(mel)
+        if self._accelerated is not None and mel.device == self._home:
+            return self._accelerated(mel)
         # A call that fell back to the CPU for lack of memory has no fp16 there, and computes in fp32.
         half = None if mel.device.type == "cpu" and self.precision == "fp16" else _AUTOCAST.get(self.precision)
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
@@ -151,9 +187,15 @@ class ModuleVocoder(VocoderBase):
         with self._turn:
             fast = self._prepared()
         notes = [f"precision='auto' is {self.precision} here."] if self._asked == "auto" else []
-        if fast is not None:
+        name = EAGER
+        if self._accelerated is not None:
+            name = CUDA
+            notes += self._accelerated.notes
+        elif fast is not None:
+            name = CHANNELS_LAST
             notes += fast.notes
-        elif self._home.type == "cpu" and self._has_channels_last:
+        elif (self._home.type == "cpu" and self._has_channels_last) or (self._home.type == "cuda" and self._has_cuda):
             reason = "engine='eager' was asked for" if self._engine == EAGER else self._passed_over
-            notes.append(f"The faster engine, {CHANNELS_LAST}, does not run: {reason}.")
-        return EngineReport(EAGER if fast is None else CHANNELS_LAST, str(self.device), self.precision, tuple(notes))
+            faster = CUDA if self._home.type == "cuda" else CHANNELS_LAST
+            notes.append(f"The faster engine, {faster}, does not run: {reason}.")
+        return EngineReport(name, str(self.device), self.precision, tuple(notes))

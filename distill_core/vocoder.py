@@ -265,7 +265,7 @@ class VocoderBase(abc.ABC):
     def _compute(self, mel: torch.Tensor) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`."""
         with self._turn, torch.inference_mode():
-            wave = self._vocode(mel.to(self.device, torch.float32))
+            wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
         expected = (mel.shape[0], mel.shape[-1] * self.hop_length)
         if tuple(wave.shape) != expected:
             raise PluginError(

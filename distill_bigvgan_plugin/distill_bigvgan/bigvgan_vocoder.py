@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distill_core.card import Variant, VocoderCard
-from distill_core.engines.selection import Fast
+from distill_core.engines.selection import Accelerated, Fast
 from distill_core.errors import CheckpointError
 from distill_core.module_vocoder import ModuleVocoder
 from distill_core.weights import load_checkpoint
@@ -50,6 +50,11 @@ class BigVGANVocoder(ModuleVocoder):
         from .engines import channels_last
 
         return channels_last.build(self.model, dtype)
+
+    def _cuda(self, precision: str) -> Accelerated:
+        from .engines.cuda import CudaEngine
+
+        return CudaEngine(self.model, self.device, precision)
 
 
 def load(

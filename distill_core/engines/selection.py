@@ -1,10 +1,11 @@
-"""Which engine runs a module on a CPU, and the trial that a fast one has to pass first."""
+"""Which engine runs a module, and the trial that a fast one has to pass first."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ log = logging.getLogger(__name__)
 
 EAGER = "eager"
 CHANNELS_LAST = "channels-last"
-ENGINES = ("auto", EAGER, CHANNELS_LAST)
+CUDA = "cuda"
+ENGINES = ("auto", EAGER, CHANNELS_LAST, CUDA)
 
-_TRIAL_FRAMES = 3
+_TRIAL_FRAMES = 12
+"""Enough for every layer behind the first to be packed as it is for longer mels."""
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Relative error that the trial lets pass: ten times what is measured, far less than any mistake makes."""
 
@@ -29,6 +32,22 @@ class Fast:
 
     run: Callable[[Tensor], Tensor]
     notes: tuple[str, ...] = ()
+
+
+class Accelerated(Protocol):
+    """An engine on an accelerator, which has passed its trial there: mel [B, n_mels, T] -> [B, T * hop_length]."""
+
+    precision: str
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For `report()`."""
+
+    @property
+    def chunk_frames(self) -> int:
+        """How many frames at once the memory that is free now is good for."""
+
+    def __call__(self, mel: Tensor) -> Tensor: ...
 
 
 def check_engine(engine: str) -> str:

@@ -1,0 +1,84 @@
+"""The GPU engine's whole data flow with Triton's kernels. Run by test_cuda_engine.py, in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
+from distill_bigvgan.engines.cuda import DTYPES, CudaEngine
+from distill_bigvgan.engines.gpu_generator import RowsGenerator
+from distill_bigvgan.engines.gpu_ops import TorchOps
+from distill_bigvgan.engines.triton_activation import TritonOps, Walk
+from tests.engines import gpu_models
+from tests.engines.gpu_models import CPU, error
+
+LIMITS = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+WALK = Walk(rows=4, lanes=4096)
+
+
+class EachOnce:
+    """Triton's kernels for the first call of each kind (sizes, types, what is added), plain torch for repeats.
+
+    The blocks of a stage make the same calls again and again; the interpreter takes a second for twenty.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: set[object] = set()
+
+    def _ops(self, *kind: object) -> TritonOps | TorchOps:
+        if kind in self.kinds:
+            return TorchOps()
+        self.kinds.add(kind)
+        return TritonOps(WALK)
+
+    def activate(self, x, snake, *, bias=None, residual=None, keep=False, dtype):
+        ops = self._ops("activate", x.shape, x.dtype, bias is None, getattr(residual, "dtype", None), keep, dtype)
+        return ops.activate(x, snake, bias=bias, residual=residual, keep=keep, dtype=dtype)
+
+    def accumulate(self, x, residual, bias, *, total, scale, dtype):
+        ops = self._ops("accumulate", x.shape, x.dtype, residual.dtype, total is None, scale, dtype)
+        return ops.accumulate(x, residual, bias, total=total, scale=scale, dtype=dtype)
+
+
+def check(model: BigVGAN, ops: TritonOps | EachOnce, dtype: torch.dtype, batch: int, frames: int) -> None:
+    generator = RowsGenerator(model, dtype=dtype, device=CPU, ops=ops)
+    mel = gpu_models.mel(model, batch, frames)
+    with torch.inference_mode():
+        got = generator(mel)
+    assert got.dtype == torch.float32
+    assert error(got, gpu_models.wave(model, mel)) <= LIMITS[dtype]
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(CONFIGS)))
+def test_every_configuration(number, name) -> None:
+    ops = EachOnce()
+    stages = len(CONFIGS[name]["upsample_rates"])
+    model = gpu_models.model(name, channels=(1 + number) << stages, seed=number)  # 1 to 9 in the last stage
+    check(model, ops, torch.float32, batch=1 + number % 2, frames=1 + number % 3)
+    assert len(ops.kinds) == stages * 5 + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision(dtype) -> None:
+    check(gpu_models.model("bigvgan_base_24khz_100band", channels=48), EachOnce(), dtype, batch=2, frames=2)
+
+
+@pytest.mark.parametrize(("resblock", "activation", "logscale"), [("2", "snake", False), ("1", "snake", True)])
+def test_other_blocks_and_activations_with_nothing_but_kernels(resblock, activation, logscale) -> None:
+    model = gpu_models.model(
+        "bigvgan_base_22khz_80band",
+        channels=80,
+        resblock=resblock,
+        activation=activation,
+        snake_logscale=logscale,
+        resblock_kernel_sizes=[3, 5],
+        resblock_dilation_sizes=[[1], [2, 6]],
+    )
+    check(model, TritonOps(WALK), torch.float32, batch=1, frames=3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_self_test_passes(precision) -> None:
+    engine = CudaEngine(gpu_models.tiny(), CPU, precision, ops=TritonOps(WALK))
+    assert 0 < engine.error <= LIMITS[DTYPES[precision]]

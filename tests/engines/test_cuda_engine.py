@@ -1,0 +1,419 @@
+"""The GPU engine: its data flow on the CPU, its self-test against planted faults, and itself where a GPU is."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
+from distill_bigvgan.engines import cuda
+from distill_bigvgan.engines.cuda import CudaEngine
+from distill_bigvgan.engines.cuda_graphs import ReplayCache
+from distill_bigvgan.engines.gpu_generator import RowsGenerator, bytes_per_frame
+from distill_bigvgan.engines.gpu_ops import SnakeParameters, TorchOps
+from distill_core.engines.channels_last import EngineUnavailable
+from tests.engines import gpu_models
+from tests.engines.gpu_models import CPU, error
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
+CHOICES = {"resblock": ("1", "2"), "activation": ("snake", "snakebeta"), "snake_logscale": (True, False)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors are tiny here, and threads that wait for each other on a busy machine cost a hundred times more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def vocode(run, mel: Tensor) -> Tensor:
+    with torch.inference_mode():
+        wave: Tensor = run(mel)
+    return wave
+
+
+# The data flow
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(CONFIGS)))
+@pytest.mark.parametrize("dtype", list(LIMITS))
+def test_rows_compute_what_the_model_does(number, name, dtype) -> None:
+    width = 1 + number % 3
+    model = gpu_models.model(name, channels=width << len(CONFIGS[name]["upsample_rates"]), seed=number)
+    generator = RowsGenerator(model, dtype=dtype, device=CPU, ops=TorchOps())
+    for batch, frames in ((1, 1), (2, 3)) if dtype == torch.float32 else ((1, 2),):
+        mel = gpu_models.mel(model, batch, frames)
+        assert error(vocode(generator, mel), gpu_models.wave(model, mel)) <= LIMITS[dtype]
+
+
+@pytest.mark.parametrize("choice", list(itertools.product(*CHOICES.values())))
+def test_rows_of_other_blocks_activations_and_odd_rates(choice) -> None:
+    model = gpu_models.model(
+        "bigvgan_24khz_100band",
+        channels=52,
+        upsample_rates=[3, 5, 1],
+        upsample_kernel_sizes=[7, 5, 3],
+        hop_size=15,
+        resblock_kernel_sizes=[5, 1],
+        resblock_dilation_sizes=[[1, 4], [2]],
+        **dict(zip(CHOICES, choice, strict=True)),
+    )
+    generator = RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+    for frames in (1, 2, 7, 31):
+        mel = gpu_models.mel(model, 2, frames)
+        assert error(vocode(generator, mel), gpu_models.wave(model, mel)) <= 1e-5
+
+
+def test_a_batch_is_its_items() -> None:
+    model = gpu_models.model("bigvgan_base_24khz_100band", channels=32)
+    generator = RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+    mel = gpu_models.mel(model, 3, 9)
+    together = vocode(generator, mel)
+    for row in range(3):
+        assert error(together[row : row + 1], vocode(generator, mel[row : row + 1])) <= 1e-6
+
+
+def test_filters_that_the_closed_form_does_not_know_are_refused() -> None:
+    model = gpu_models.tiny()
+    model.activation_post.upsample.filter[0, 0, 2] += 1e-3
+    with pytest.raises(ValueError, match="filters"):
+        RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+    with pytest.raises(EngineUnavailable, match="filters"):
+        CudaEngine(model, CPU, "fp32", ops=TorchOps())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_widest_stage_decides_how_much_memory_a_frame_takes(name) -> None:
+    model = gpu_models.model(name, channels=64)
+    counted = CountingOps()
+    vocode(RowsGenerator(model, dtype=torch.float32, device=CPU, ops=counted), gpu_models.mel(model, 1, 4))
+    assert bytes_per_frame(model, torch.float32) == 2 * 4 * 6 * counted.largest
+    assert bytes_per_frame(model, torch.float16) < bytes_per_frame(model, torch.float32)
+
+
+class CountingOps(TorchOps):
+    """Notes the largest activation, in numbers per mel frame, for mels of 4 frames."""
+
+    largest = 0
+
+    def activate(self, x, snake, **arguments):
+        self.largest = max(self.largest, x.numel() // 4)
+        return super().activate(x, snake, **arguments)
+
+
+# The engine, and what its self-test catches
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_engine_reports_the_error_it_measured(precision) -> None:
+    model = gpu_models.tiny()
+    engine = CudaEngine(model, CPU, precision, ops=TorchOps())
+    assert engine.precision == precision
+    mel = gpu_models.mel(model, 2, 17)
+    want = gpu_models.wave(model, mel)
+    assert error(vocode(engine, mel), want) <= LIMITS[cuda.DTYPES[precision]]
+    assert any(f"{engine.error:.1e}" in note for note in engine.notes)
+
+
+class Faulty(TorchOps):
+    """One thing wrong with the kernels."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def activate(self, x, snake, *, bias=None, residual=None, keep=False, dtype):
+        if self.fault == "raises" or (self.fault == "raises in fp16" and dtype == torch.float16):
+            raise RuntimeError("no kernel image is\navailable for execution on the device")
+        if self.fault == "drops the bias":
+            bias = None
+        if self.fault == "takes one snake for all channels":
+            first = slice(None, 1)
+            snake = SnakeParameters(
+                snake.frequency[first].expand(snake.channels), snake.amplitude[first].expand(snake.channels), snake.taps
+            )
+        a, kept = super().activate(x, snake, bias=bias, residual=residual, keep=keep, dtype=dtype)
+        if self.fault == "misses the last row":
+            a[:, -1] = 0
+        if self.fault == "gives NaN for single rows" and x.shape[1] == 1:
+            a = a * float("nan")
+        if self.fault == "keeps the wrong sum" and kept is not None:
+            kept = kept - residual
+        return a, kept
+
+    def accumulate(self, x, residual, bias, *, total, scale, dtype):
+        if self.fault == "forgets the total":
+            total = None
+        return super().accumulate(x, residual, bias, total=total, scale=scale, dtype=dtype)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "drops the bias",
+        "takes one snake for all channels",
+        "misses the last row",
+        "gives NaN for single rows",
+        "keeps the wrong sum",
+        "forgets the total",
+    ],
+)
+def test_a_kernel_that_is_wrong_is_found_out(fault, precision) -> None:
+    with pytest.raises(EngineUnavailable, match="self-test"):
+        CudaEngine(gpu_models.tiny(), CPU, precision, ops=Faulty(fault))
+
+
+def test_a_kernel_that_fails_is_a_reason_in_one_line() -> None:
+    with pytest.raises(EngineUnavailable, match="no kernel image is available") as caught:
+        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=Faulty("raises"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_convolution_is_found_out(monkeypatch) -> None:
+    """Kernels right, waveform wrong: the comparison of the whole sees it."""
+    convolve = torch.nn.functional.conv2d
+
+    def shifted(x: Tensor, *arguments, **named) -> Tensor:
+        return convolve(x, *arguments, **named).roll(1, dims=-1)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", shifted)
+    with pytest.raises(EngineUnavailable, match="waveform"):
+        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
+
+
+def test_auto_takes_the_first_precision_that_works_and_says_what_it_passed_over() -> None:
+    assert CudaEngine(gpu_models.tiny(), CPU, "auto", ops=TorchOps()).precision == "fp16"
+    engine = CudaEngine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises in fp16"))
+    assert engine.precision == "bf16"
+    assert any("fp16" in note and "no kernel image" in note for note in engine.notes)
+    with pytest.raises(EngineUnavailable, match="fp16.*bf16.*fp32"):
+        CudaEngine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises"))
+
+
+def test_what_overflows_fp16_is_computed_again_in_fp32() -> None:
+    model = gpu_models.tiny()
+    model.conv_pre.bias += 3e4  # rows within fp16's range that the next convolution takes beyond it
+    model.ups[0][0].weight *= 100
+    model.conv_post.weight /= 1e6
+    engine = CudaEngine(gpu_models.tiny(), CPU, "fp16", ops=TorchOps())
+    engine._model = model
+    engine._generator = RowsGenerator(model, dtype=torch.float16, device=CPU, ops=TorchOps())
+    mel = gpu_models.mel(model, 1, 5)
+    assert not bool(vocode(engine._generator, mel).isfinite().all())
+    with torch.inference_mode():
+        assert torch.equal(engine(mel), model(mel)[:, 0])
+    assert any("range of fp16" in note for note in engine.notes)
+
+
+def test_the_callers_autocast_is_left_outside() -> None:
+    model = gpu_models.tiny()
+    engine, mel = CudaEngine(model, CPU, "fp32", ops=TorchOps()), gpu_models.mel(model, 1, 9)
+    want = vocode(engine, mel)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(vocode(engine, mel), want)
+
+
+def test_the_model_stays_where_and_as_it_was() -> None:
+    model = gpu_models.tiny()
+    before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
+    vocode(CudaEngine(model, CPU, "fp16", ops=TorchOps()), gpu_models.mel(model, 1, 3))
+    for name, tensor in model.state_dict().items():
+        assert tensor.data_ptr() == before[name][0]
+        assert torch.equal(tensor, before[name][1])
+
+
+# Where it cannot run
+
+
+def test_a_device_that_is_no_cuda_device_is_refused() -> None:
+    with pytest.raises(EngineUnavailable, match="not on cpu"):
+        CudaEngine(gpu_models.tiny(), CPU, "fp32")
+
+
+@pytest.fixture
+def pretended_card(monkeypatch):
+    """What torch would say of a card; nothing is computed on it."""
+
+    def pretend(capability: tuple[int, int], version: str | None = "12.8") -> torch.device:
+        monkeypatch.setattr(torch.version, "cuda", version)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+        return torch.device("cuda:0")
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("capability", "version", "precision", "words"),
+    [
+        ((6, 0), "12.8", "fp16", "Tesla P100 has compute capability 6.0.*needs 7.0"),
+        ((7, 5), "12.8", "bf16", "compute capability 7.5.*bf16 needs 8.0"),
+        ((9, 0), None, "fp32", "ROCm"),
+    ],
+)
+def test_old_cards_and_rocm_get_a_reason(pretended_card, capability, version, precision, words) -> None:
+    with pytest.raises(EngineUnavailable, match=words):
+        CudaEngine(gpu_models.tiny(), pretended_card(capability, version), precision)
+
+
+def test_without_triton_the_reason_says_where_it_comes_from(pretended_card, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "distill_bigvgan.engines.triton_activation", raising=False)
+    with pytest.raises(EngineUnavailable, match=r"Triton cannot be imported.*pip install triton"):
+        CudaEngine(gpu_models.tiny(), pretended_card((9, 0)), "fp32")
+
+
+@pytest.mark.parametrize(("free", "frames"), [(80e9, 2048), (1e9, 1000), (100e6, 100), (1e6, 64), (0, 64)])
+def test_the_chunk_follows_the_free_memory(free, frames) -> None:
+    assert cuda.suited_chunk(int(free), 500_000) == frames
+
+
+# Graphs, with a recorder that stands in for CUDA's
+
+
+class Recorder:
+    """Counts recordings; a replay computes with `function` unless it is told to go wrong."""
+
+    def __init__(self, wrong: str = "") -> None:
+        self.wrong = wrong
+        self.recorded: list[tuple[int, ...]] = []
+        self.replayed: list[tuple[int, ...]] = []
+
+    def __call__(self, function, example):
+        if self.wrong == "fails":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.recorded.append(tuple(example.shape))
+
+        def replay(mel: Tensor) -> Tensor:
+            assert mel.shape == example.shape
+            self.replayed.append(tuple(mel.shape))
+            return function(mel) * (1.1 if self.wrong == "differs" else 1.0)
+
+        return replay
+
+
+def double(mel: Tensor) -> Tensor:
+    return mel.sum(1) * 2
+
+
+def shaped(frames: int, batch: int = 1) -> Tensor:
+    return torch.full((batch, 3, frames), float(frames))
+
+
+def test_a_shape_is_recorded_when_it_comes_again_and_replayed_from_then_on() -> None:
+    recorder = Recorder()
+    cache = ReplayCache(double, recorder=recorder)
+    for call, mel in enumerate([shaped(5), shaped(5), shaped(5), shaped(6), shaped(5)]):
+        assert torch.equal(cache(mel), double(mel)), call
+    assert recorder.recorded == [(1, 3, 5)]
+    assert len(recorder.replayed) == 3  # the second time to compare, then instead
+
+
+def test_graphs_are_bounded_and_the_one_used_longest_ago_goes() -> None:
+    recorder = Recorder()
+    cache = ReplayCache(double, recorder=recorder, most_graphs=2)
+    for frames in (1, 1, 2, 2, 1, 3, 3):
+        cache(shaped(frames))
+    assert len(cache) == 2
+    recorder.replayed.clear()
+    for frames in (1, 3, 2):
+        cache(shaped(frames))
+    assert recorder.replayed[:2] == [(1, 3, 1), (1, 3, 3)]
+    for frames in range(1000):
+        cache(shaped(frames + 1))
+    assert len(cache) <= 2
+    assert len(cache._met) <= 64
+
+
+def test_long_runs_are_not_recorded() -> None:
+    recorder = Recorder()
+    cache = ReplayCache(double, recorder=recorder, most_frames=20)
+    for _ in range(3):
+        cache(shaped(11, batch=2))
+        cache(shaped(10, batch=2))
+    assert recorder.recorded == [(2, 3, 10)]
+
+
+@pytest.mark.parametrize(("wrong", "words"), [("fails", "not permitted"), ("differs", "differed.*1.0e-01")])
+def test_a_recording_that_fails_or_differs_is_never_used(wrong, words, caplog) -> None:
+    recorder = Recorder(wrong)
+    cache = ReplayCache(double, recorder=recorder)
+    for _ in range(4):
+        assert torch.equal(cache(shaped(5)), double(shaped(5)))
+    assert len(recorder.recorded) <= 1
+    assert len(cache) == 0
+    assert cache.trouble is not None
+    assert re.search(words, cache.trouble)
+    assert "without CUDA graphs" in caplog.text
+
+
+# With Triton's kernels, and on a GPU
+
+
+def test_the_engine_in_tritons_interpreter() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed: pip install triton (Linux)")
+    assert " passed" in gpu_models.run_interpreted("generator_cases.py")
+
+
+@pytest.fixture(scope="module")
+def large() -> BigVGAN:
+    return gpu_models.model("bigvgan_v2_44khz_128band_512x", channels=512)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
+def test_the_engine_on_this_gpu(large, precision, limit) -> None:
+    engine = CudaEngine(large, torch.device("cuda:0"), precision)
+    for batch, frames in ((1, 1), (2, 13), (1, 100), (1, 700)):
+        mel = gpu_models.mel(large, batch, frames)
+        want = gpu_models.wave(large.double(), mel.double())
+        large.float()
+        for _ in range(3):  # plain, recorded, replayed
+            assert error(vocode(engine, mel.cuda()).cpu(), want) <= limit
+    assert not any("graphs" in note for note in engine.notes)
+
+
+@needs_gpu
+def test_a_hundred_calls_do_not_grow(large) -> None:
+    engine = CudaEngine(large, torch.device("cuda:0"), "fp16")
+    sizes = [(1, 50), (2, 64), (1, 333), (4, 100), (1, 1000), *((1, 20 + n) for n in range(15))]
+    peaks = []
+    for number in range(200):
+        batch, frames = sizes[number % len(sizes)]
+        vocode(engine, gpu_models.mel(large, batch, frames).cuda())
+        peaks.append(torch.cuda.memory_reserved())
+    assert max(peaks[100:]) <= max(peaks[:100])
+
+
+@needs_gpu
+def test_two_streams_and_two_threads_share_an_engine(large) -> None:
+    engine, turn = CudaEngine(large, torch.device("cuda:0"), "fp32"), threading.Lock()
+    mels = [gpu_models.mel(large, 1, 40, seed).cuda() for seed in range(2)]
+    want = [vocode(engine, mel) for mel in mels]
+    torch.cuda.synchronize()
+    wrong: list[float] = []
+
+    def work(number: int) -> None:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(20):
+                with turn:  # as VocoderBase does
+                    wave = vocode(engine, mels[number])
+                wrong.append(error(wave.cpu(), want[number].cpu()))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 40
+    assert max(wrong) <= 1e-4
