@@ -127,7 +127,7 @@ def _answered(response: Any, names: set[str], target: Target) -> Fault:
 
 
 def _unanswered(error: Exception, names: set[str], target: Target) -> Fault:
-    said = str(error) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
     if "ProxyError" in names:
         return Fault(WeightsOfflineError(f"the proxy does not let us reach {target.host}: {said}. See HTTPS_PROXY."))
     if "SSLError" in names or "CERTIFICATE_VERIFY_FAILED" in said:
