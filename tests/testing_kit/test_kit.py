@@ -163,7 +163,7 @@ def test_every_check_is_failed_by_some_plant() -> None:
 
 
 def test_the_kit_takes_seconds_worth_of_frames() -> None:
-    """Frames, not seconds: a full-size model computes some ten frames a second on a small CPU."""
+    """Counted in frames, which is what costs time in a full-size model."""
     vocoders = []
     real = planted.PLANTS["Conforming"]
     planted.PLANTS["Conforming"] = lambda *args, **named: vocoders.append(real(*args, **named)) or vocoders[-1]
