@@ -6,7 +6,7 @@ In a plug-in's tests, one import and one line give one pytest test for each prom
 >>> TestMine = conformance("mine")
 
 In a terminal it is `distill-vocoder check mine`, and `run_checks("mine")` anywhere else. `CHECKS` lists the
-promises. The kit takes seconds on full-size models too: it sends a few hundred frames through them.
+promises. A run costs what a few seconds of audio cost: a few hundred frames, most of them for the halo.
 """
 
 from __future__ import annotations
