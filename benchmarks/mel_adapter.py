@@ -86,21 +86,25 @@ def table(source: MelSpec, target: MelSpec, count: int | None) -> None:
 
 
 def per_frame(run: Callable[[], object], frames: int, repeats: int) -> float:
-    """The median time per frame in seconds, after one run to warm up."""
+    """The median CPU time per frame in seconds, after one run to warm up."""
     run()
     times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         run()
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return sorted(times)[len(times) // 2] / frames
 
 
 @torch.no_grad()
 def cost(repeats: int) -> None:
-    """The adapter's time beside that of the default BigVGAN's generator, fp32, on this CPU."""
+    """The adapter's time beside that of the default BigVGAN's generator, fp32, on one core of this CPU.
+
+    CPU time, so that a busy machine does not change it.
+    """
     from vendor.bigvgan import CONFIGS, BigVGAN
 
+    torch.set_num_threads(1)
     source, target = MelSpec.preset("distill-vae"), MelSpec.preset("bigvgan-44khz-128band-512x")
     adapter = MelAdapter(source, target)
     mel = source.analyze(torch.randn(1, 4 * source.sample_rate) * 0.1)
@@ -111,9 +115,9 @@ def cost(repeats: int) -> None:
         for parameter in generator.parameters():
             parameter.normal_(std=0.01)  # speed does not depend on the weights, but must not meet NaN
     generator.remove_weight_norm()
-    frames = 64
+    frames = 32
     theirs = per_frame(lambda: generator(torch.randn(1, 128, frames)), frames, repeats)
-    print(f"\n### Cost on this CPU, {torch.get_num_threads()} threads, fp32, per target frame\n")
+    print(f"\n### Cost on this CPU, one thread, fp32, CPU time per target frame\n")
     print(f"MelAdapter {1e3 * mine:.3f} ms, BigVGAN {1e3 * theirs:.1f} ms: {mine / theirs:.2%}")
 
 

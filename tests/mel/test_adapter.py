@@ -194,7 +194,7 @@ def test_a_sine_stays_in_its_band(target: MelSpec, frequency: float) -> None:
     band = torch.arange(target.n_mels).double()
     weights = [(2 * mel.double()).exp() for mel in (made, true)]
     gravity = [float((band * weight).sum() / weight.sum()) for weight in weights]
-    assert abs(gravity[0] - gravity[1]) <= 0.12
+    assert abs(gravity[0] - gravity[1]) <= 0.15
 
 
 @pytest.mark.parametrize("target", [BIGVGAN, HIFIGAN])
