@@ -117,7 +117,7 @@ def cost(repeats: int) -> None:
     generator.remove_weight_norm()
     frames = 32
     theirs = per_frame(lambda: generator(torch.randn(1, 128, frames)), frames, repeats)
-    print(f"\n### Cost on this CPU, one thread, fp32, CPU time per target frame\n")
+    print("\n### Cost on this CPU, one thread, fp32, CPU time per target frame\n")
     print(f"MelAdapter {1e3 * mine:.3f} ms, BigVGAN {1e3 * theirs:.1f} ms: {mine / theirs:.2%}")
 
 
