@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,23 +36,26 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     count = len(config.block_kernels)
     leaky = LeakyReLU()
 
-    def conv(module: Any, slope: float | None = None) -> Conv:
-        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, negative_slope=slope)
+    def conv(module: Any, rate: int, slope: float | None = None) -> Conv:
+        return Conv(
+            module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, per_frame=rate, negative_slope=slope
+        )
 
-    def block(module: Any) -> list[Step]:
+    def block(module: Any, rate: int) -> list[Step]:
         if config.resblock == "2":
-            return [Step(leaky, conv(one)) for one in module.convs]
+            return [Step(leaky, conv(one, rate)) for one in module.convs]
         return [
-            Step(leaky, conv(dilated, SLOPE), None, conv(plain))
+            Step(leaky, conv(dilated, rate, SLOPE), None, conv(plain, rate))
             for dilated, plain in zip(module.convs1, module.convs2, strict=True)
         ]
 
+    rates = [math.prod(config.rates[:i]) for i in range(len(config.rates) + 1)]
     ups: Any = model.ups
     blocks: Any = model.resblocks
     stages = [
         Stage(
-            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtype),
-            [block(module) for module in blocks[i * count : (i + 1) * count]],
+            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtype, per_frame=rates[i]),
+            [block(module, rates[i + 1]) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
@@ -60,7 +64,7 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         stages=stages,
         before_up=lambda x: F.leaky_relu_(x, SLOPE),
         before_post=lambda x: F.leaky_relu_(x, FINAL_SLOPE),
-        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
         final=torch.tanh,
         dtype=dtype,
     )

@@ -86,26 +86,27 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     count = len(config.block_kernels)
     snake, notes = _snake(dtype)
 
-    def conv(module: Any) -> Conv:
-        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype)
+    def conv(module: Any, rate: int) -> Conv:
+        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, per_frame=rate)
 
-    def block(module: Any) -> list[Step]:
+    def block(module: Any, rate: int) -> list[Step]:
         snakes = [snake(activation) for activation in module.activations]
         if config.resblock == "2":
-            return [Step(before, conv(one)) for before, one in zip(snakes, module.convs, strict=True)]
+            return [Step(before, conv(one, rate)) for before, one in zip(snakes, module.convs, strict=True)]
         return [
-            Step(before, conv(dilated), between, conv(plain))
+            Step(before, conv(dilated, rate), between, conv(plain, rate))
             for before, dilated, between, plain in zip(
                 snakes[::2], module.convs1, snakes[1::2], module.convs2, strict=True
             )
         ]
 
+    rates = [math.prod(config.rates[:i]) for i in range(len(config.rates) + 1)]
     ups: Any = model.ups
     blocks: Any = model.resblocks
     stages = [
         Stage(
-            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype),
-            [block(module) for module in blocks[i * count : (i + 1) * count]],
+            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype, per_frame=rates[i]),
+            [block(module, rates[i + 1]) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
@@ -114,7 +115,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         stages=stages,
         before_up=lambda x: x,
         before_post=snake(model.activation_post),
-        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
         dtype=dtype,
     )

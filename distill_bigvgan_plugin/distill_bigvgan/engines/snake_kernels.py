@@ -303,7 +303,6 @@ BODIES = {"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _l
 """By input: fp32 to fp32, bf16 to bf16; and with a bf16 branch added to a bf16 or an fp32 stream."""
 
 
-
 def needed(*, half: bool) -> tuple[str, ...]:
     """The kernels that a model in bf16, or in fp32, calls."""
     return tuple(BODIES) if half else ("fp32",)

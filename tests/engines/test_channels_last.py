@@ -1,0 +1,347 @@
+"""The channels-last engine against the eager one: every configuration, awkward lengths, fallbacks, processes.
+
+Threads: one, but where threads are the subject. On a busy machine two threads spend most of their time
+waiting for each other at the end of tiny operations.
+"""
+
+from __future__ import annotations
+
+import builtins
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
+from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
+from distill_bigvgan.engines import channels_last as wiring
+from distill_bigvgan.variants import VARIANTS
+from distill_core import errors
+from distill_core.engines import channels_last, selection
+from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
+from distill_hifigan._vendor.hifigan import HiFiGAN
+from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
+from distill_hifigan.plugin import CARD as HIFIGAN_CARD
+from tests.checkpoints import bigvgan_config
+from tests.conformance.generator_checks import random_mel, randomise
+
+FP32, BF16 = 1e-5, 1e-2
+
+pytestmark = pytest.mark.skipif(
+    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
+)
+needs_bf16 = pytest.mark.skipif(
+    selection.why_not_channels_last("bf16") is not None, reason="this processor has no instructions for bf16"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def vocoder(config: dict[str, Any], seed: int = 0, **options: Any) -> BigVGANVocoder:
+    variant = VARIANTS[0].with_config(config, own=True)
+    module = BigVGAN(config)
+    randomise(module, seed)
+    return BigVGANVocoder(BigVGAN.from_state_dict(config, module.state_dict()), variant, **options)
+
+
+def sound(vocoder: Any, mel: torch.Tensor, **options: Any) -> torch.Tensor:
+    wave: torch.Tensor = vocoder.mel_to_waveform(mel, check_format=False, **options)
+    return wave
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    assert ours.shape == theirs.shape
+    assert theirs.norm() > 1e-3, "the reference is silent"
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+def both(config: dict[str, Any], mel: torch.Tensor, **options: Any) -> tuple[float, BigVGANVocoder]:
+    """Error of the engine against the eager module, and the vocoder that ran it."""
+    eager = sound(vocoder(config, engine="eager"), mel)
+    fast = vocoder(config, **options)
+    error = relative(sound(fast, mel), eager)
+    assert fast.report().engine == "channels-last"
+    return error, fast
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    **{name: {"upsample_initial_channel": 96} for name in CONFIGS},
+    "resblock 2": {"resblock": "2", "resblock_dilation_sizes": [[1, 3], [1, 3, 5], [2]]},
+    "snake": {"activation": "snake"},
+    "snake, no logarithm": {"activation": "snake", "snake_logscale": False},
+    "no logarithm": {"snake_logscale": False},
+    "odd channels": {"upsample_initial_channel": 109},
+    "wide and odd": {"upsample_initial_channel": 286},
+    "one channel": {"upsample_initial_channel": 16},
+    "odd rates": {"upsample_rates": [3, 5], "upsample_kernel_sizes": [7, 5], "hop_size": 15},
+    "two blocks": {"resblock_kernel_sizes": [3, 5], "resblock_dilation_sizes": [[1, 2], [1, 7]]},
+}
+
+
+def changed(name: str) -> dict[str, Any]:
+    base = CONFIGS.get(name) or bigvgan_config(48)
+    return {**base, **CHANGES[name]}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_configuration_equals_the_eager_engine(name: str) -> None:
+    config = changed(name)
+    error, _ = both(config, random_mel(config["num_mels"], 19, batch=2))
+    assert error <= FP32
+
+
+@needs_bf16
+@pytest.mark.parametrize("name", CHANGES)
+def test_bf16_error(name: str) -> None:
+    config = changed(name)
+    error, fast = both(config, random_mel(config["num_mels"], 19), precision="bf16")
+    assert 1e-5 < error <= BF16
+    assert fast.report().precision == "bf16"
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    return bigvgan_config(32)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, "halo", "2 * halo - 1", "2 * halo + 1", 29, 53])
+def test_lengths_and_chunk_sizes(small: dict[str, Any], frames: int | str) -> None:
+    fast, eager = vocoder(small), vocoder(small, engine="eager")
+    length = eval(str(frames), {"halo": fast.halo})
+    mel = random_mel(80, length)
+    expected = sound(eager, mel)
+    for chunk in (1, 5, 16, length):
+        if length // chunk > 12:
+            continue  # one frame at a time is tried on the shorter ones
+        fast.chunk_frames = chunk
+        assert relative(sound(fast, mel), expected) <= FP32, chunk
+
+
+def test_chunks_of_one_frame(small: dict[str, Any]) -> None:
+    fast = vocoder(small, chunk_frames=1)
+    mel = random_mel(80, 2 * fast.halo + 1)
+    assert relative(sound(fast, mel), sound(vocoder(small, engine="eager"), mel)) <= FP32
+
+
+def test_stream_of_ragged_pieces(small: dict[str, Any]) -> None:
+    fast = vocoder(small, chunk_frames=16)
+    mel = random_mel(80, 61)
+    pieces = list(fast.stream(mel.split([1, 7, 2, 30, 21], dim=-1), check_format=False))
+    assert pieces[0].shape[-1] > 0
+    assert relative(torch.cat(pieces, dim=-1), sound(vocoder(small, engine="eager"), mel)) <= FP32
+
+
+def test_ragged_batch_equals_its_items_alone(small: dict[str, Any]) -> None:
+    fast = vocoder(small)
+    mel = random_mel(80, 23, batch=4)
+    lengths = [23, 1, 11, 23]
+    together = sound(fast, mel, lengths=lengths)
+    for row, length in enumerate(lengths):
+        alone = sound(fast, mel[row : row + 1, :, :length])
+        assert relative(together[row : row + 1, :, : length * 256], alone) <= FP32
+
+
+@pytest.mark.parametrize("name", ["v1", "v2", "v3"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+def test_hifigan_on_the_same_road(name: str, precision: str) -> None:
+    config = {**HIFIGAN_CONFIGS[name], "upsample_initial_channel": 72}
+    module = HiFiGAN(config)
+    randomise(module)
+    variant = HIFIGAN_CARD.variants[0].with_config(config, own=True)
+    made = [
+        HiFiGANVocoder(HiFiGAN.from_state_dict(config, module.state_dict()), variant, engine=engine, precision=p)
+        for engine, p in (("eager", "fp32"), ("auto", precision))
+    ]
+    mel = random_mel(80, 31, batch=2)
+    error = relative(sound(made[1], mel), sound(made[0], mel))
+    assert error <= (FP32 if precision == "fp32" else BF16)
+    assert made[1].report().engine == "channels-last"
+
+
+# What can be missing
+
+
+def test_without_numba_torch_does_the_activation(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def no_numba(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == "numba" or "snake_kernels" in (args[2] or () if len(args) > 2 else ()):
+            raise ModuleNotFoundError("No module named 'numba'", name="numba")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_numba)
+    for precision in ("fp32", *([] if selection.why_not_channels_last("bf16") else ["bf16"])):
+        error, fast = both(small, random_mel(80, 31), precision=precision)
+        assert error <= (FP32 if precision == "fp32" else BF16)
+        assert "pip install 'distill-bigvgan[cpu]'" in str(fast.report())
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 34, 63, 65, 200])
+def test_the_activation_in_torch(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distill_bigvgan._vendor.bigvgan.activation import Activation1d, SnakeBeta
+    from distill_bigvgan.engines import matmul_snake
+
+    monkeypatch.setattr(matmul_snake, "_SLAB", 64 * 5)  # several slabs in so short a signal
+    activation = Activation1d(SnakeBeta(5, logscale=True))
+    x = random_mel(5, length, batch=2)
+    with torch.inference_mode():
+        ours = matmul_snake.MatmulSnake(activation)(channels_last.to_rows(x, torch.float32))[:, :, 0]
+        torch.testing.assert_close(ours, activation(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_numba_that_fails_is_told_and_done_without(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from distill_bigvgan.engines import snake_kernels
+
+    def broken(name: str) -> int:
+        raise TypeError("no such target")
+
+    monkeypatch.setattr(snake_kernels, "address", broken)
+    error, fast = both(small, random_mel(80, 9))
+    assert error <= FP32
+    assert "TypeError: no such target" in str(fast.report())
+
+
+def test_without_onednn_eager_runs_and_says_why(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    fast = vocoder(small, precision="auto")
+    assert sound(fast, random_mel(80, 3)).shape == (1, 1, 768)
+    report = fast.report()
+    assert (report.engine, report.precision) == ("eager", "fp32")
+    assert "without oneDNN" in str(report)
+    with pytest.raises(errors.EngineError, match="cannot run here.*without oneDNN"):
+        vocoder(small, engine="channels-last")
+
+
+def test_an_engine_that_is_wrong_is_passed_over(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    right = wiring.build
+
+    def wrong(model: Any, dtype: torch.dtype) -> selection.Fast:
+        fast = right(model, dtype)
+        return selection.Fast(lambda mel: fast.run(mel) * 1.001)
+
+    monkeypatch.setattr(wiring, "build", wrong)
+    fast = vocoder(small)
+    mel = random_mel(80, 3)
+    assert torch.equal(sound(fast, mel), sound(vocoder(small, engine="eager"), mel))
+    assert "its trial was off by" in str(fast.report())
+
+
+def test_without_bf16_instructions_auto_is_fp32(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "bf16_instructions", lambda: None)
+    assert vocoder(small, precision="auto").report().precision == "fp32"
+    assert "no instructions for bf16" in str(vocoder(small, precision="bf16").report())
+
+
+def test_eager_can_be_forced_and_a_misspelt_engine_is_refused(small: dict[str, Any]) -> None:
+    assert vocoder(small, engine="eager").report().engine == "eager"
+    with pytest.raises(errors.EngineError, match="channels-last"):
+        vocoder(small, engine="onednn")
+    with pytest.raises(errors.PrecisionError):
+        vocoder(small, precision="fp16")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_reaches_no_kernel(
+    small: dict[str, Any], value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = vocoder(small)
+    fast.report()
+    monkeypatch.setattr(fast, "_vocode", lambda mel: pytest.fail("computed"))
+    mel = random_mel(80, 5)
+    mel[0, 3, 2] = value
+    with pytest.raises(errors.InvalidMelError):
+        fast.mel_to_waveform(mel)
+
+
+# What must not grow
+
+
+def test_ten_lengths_compile_once_and_pack_twice_at_most(small: dict[str, Any]) -> None:
+    from distill_bigvgan.engines import snake_kernels
+
+    fast = vocoder(small)
+    fast.report()
+    compiled = snake_kernels.compiled()
+    addresses = [snake_kernels.address(name) for name in compiled]
+    stack: Any = fast._fast and fast._fast.run
+    convs = [stack.pre, stack.post, *(stage.up for stage in stack.stages)]
+    convs += [c for s in stack.stages for b in s.blocks for step in b for c in (step.first, step.second)]
+    for length in (1, 2, 3, 5, 7, 11, 13, 17, 40, 90):
+        sound(fast, random_mel(80, length))
+    assert snake_kernels.compiled() == compiled
+    assert [snake_kernels.address(name) for name in compiled] == addresses
+    assert all(1 <= len(conv.packed) <= 2 for conv in convs)
+
+
+# Threads and processes
+
+
+def test_two_vocoders_in_threads_of_their_own(small: dict[str, Any]) -> None:
+    torch.set_num_threads(2)
+    vocoders = [vocoder(small, seed) for seed in (0, 1)]
+    mels = [random_mel(80, 40, seed=i) for i in range(4)]
+    expected = [[sound(one, mel) for mel in mels] for one in vocoders]
+    assert relative(expected[0][0], expected[1][0]) > 0.1
+    wrong: list[str] = []
+
+    def work(index: int, item: int) -> None:
+        for _ in range(2):
+            if not relative(sound(vocoders[index], mels[item]), expected[index][item]) <= 1e-6:
+                wrong.append(f"{index} {item}")
+
+    threads = [threading.Thread(target=work, args=(i % 2, i)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def _child(config: dict[str, Any], inherited: Any, mel: torch.Tensor, queue: Any) -> None:
+    made = inherited or vocoder(config)
+    queue.put((sound(made, mel).numpy(), made.report().engine))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers(small: dict[str, Any], method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system does not {method}")
+    torch.set_num_threads(2)
+    fast = vocoder(small)
+    mel = random_mel(80, 40)
+    expected = sound(fast, mel)  # and so the pools of threads are there before the fork
+    context: Any = multiprocessing.get_context(method)
+    queue = context.Queue()
+    # a thread that computes while the fork happens holds the lock that the child needs
+    held = threading.Event()
+    release = threading.Event()
+
+    def hold() -> None:
+        with fast._turn:
+            held.set()
+            release.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = context.Process(target=_child, args=(small, fast if method == "fork" else None, mel, queue))
+    child.start()
+    release.set()
+    holder.join()
+    try:
+        wave, engine = queue.get(timeout=120)
+    finally:
+        child.join(timeout=10)
+        if child.is_alive():
+            child.kill()
+    assert engine == "channels-last"
+    assert relative(torch.from_numpy(wave), expected) <= 1e-6
