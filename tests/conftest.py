@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,22 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tests import `benchmarks`, `tools` and each other's helpers from here
 
+# Most models here are tiny: handing them to a second thread costs more than they do, and on a busy machine
+# far more. The processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+
 from tests.hub_server import HubServer  # noqa: E402
 from tools import recordings  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Every test begins with one thread of torch's, whatever the one before it did."""
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(1)
 
 
 def _recordings(package: str) -> Path:

@@ -21,14 +21,6 @@ pytest.importorskip("soxr")
 SOURCE = MelSpec(9600, 128, 20, 128, 16, 0.0, None, "htk", None, 2.0, "log1p", 0.0, True)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def adapted(*, mel: MelSpec | None = SOURCE, sample_rate: int | None = None, **arguments):
     return AdaptedVocoder.around(ToyVocoder(**arguments), mel=mel, sample_rate=sample_rate)
 

@@ -19,15 +19,6 @@ from tests.toy import HALO, MEL, ToyVocoder
 HOP = MEL.hop_length
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The toy's products are tiny: handing them to a second thread costs more than they do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def direct(mel: torch.Tensor) -> torch.Tensor:
     """What the model gives for the whole mel at once, with nothing of ours around it."""
     with torch.no_grad():

@@ -25,6 +25,8 @@ _MIN_VALUES = 64
 # Amplitude above full scale that is still taken for sound.
 _HEADROOM = 4.0
 _MAX_FRAMES = 512
+# Root mean square of the loudest noise that is still taken for sound; clipped noise has little more.
+_LOUD_NOISE = 0.5
 
 
 def looks_like(mel: Tensor, spec: MelSpec) -> bool:
@@ -72,6 +74,13 @@ def _bounds(spec: MelSpec) -> tuple[float, float]:
     return _log(spec.floor, spec), _log(greatest, spec)
 
 
+def _loud_noise(spec: MelSpec) -> float:
+    """The value that white noise of `_LOUD_NOISE` has in the quietest band."""
+    magnitude = _LOUD_NOISE * math.sqrt(spec.win_length * 3 / 8)
+    quietest = magnitude**spec.power * float(filterbank(spec).sum(axis=1).min())
+    return _log(max(quietest, spec.floor), spec)
+
+
 def _log(value: float, spec: MelSpec) -> float:
     if spec.log is None:
         return value
@@ -88,7 +97,8 @@ def _objection(values: Tensor, spec: MelSpec) -> str | None:
         return f"its values go down to {low:.3g}, where that format ends at {least:.3g}"
     if high > greatest + _NOISE and _share(values > greatest + _NOISE) > _SHARE:
         return f"its values go up to {high:.3g}, where that format ends at about {greatest:.3g}"
-    if spec.log in ("ln", "log10") and low >= -_NOISE and high > _NOISE:
+    # Loud noise fills every band; in a format whose filters sum rather than average, that is well above 0.
+    if spec.log in ("ln", "log10") and low >= max(-_NOISE, _loud_noise(spec)) and high > _NOISE:
         return f"its values go from {low:.3g} to {high:.3g}; in {spec.log} that would be din in every band"
     return None
 

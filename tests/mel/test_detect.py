@@ -83,3 +83,11 @@ def test_long_mels_are_sampled_not_read_whole() -> None:
     from distill_core.mel import detect
 
     assert detect._sample(torch.zeros(1, 128, 100_000)).numel() <= 128 * 512
+
+
+@pytest.mark.parametrize("name", ["vocos-24khz-100band", "bigvgan-44khz-128band-512x", "hifigan-22khz-80band"])
+@pytest.mark.parametrize("frames", [1, 2, 200])
+def test_loud_noise_is_in_its_own_format(name: str, frames: int) -> None:
+    spec = MelSpec.preset(name)
+    noise = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) * 0.4
+    check_format(spec.analyze(noise.clamp(-1, 1))[..., :frames], spec)

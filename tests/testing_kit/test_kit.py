@@ -71,14 +71,6 @@ CARDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def failures(report) -> set[str]:
     return {result.name for result in report.failed}
 
