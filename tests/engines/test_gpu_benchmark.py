@@ -1,0 +1,59 @@
+"""`python -m benchmarks.gpu`, tried out where there is no GPU, so that the first to have one meets no misprint."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+WAYS = ["nvidia", "nvidia-fp16", "nvidia-fused", "ours-fp32", "ours-fp16", "ours-bf16"]
+
+
+def test_a_tiny_run_on_the_cpu_gives_the_whole_table(tmp_path, capsys) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        figures = tmp_path / "figures.json"
+        arguments = ["--device", "cpu", "--tiny", "--repeat", "1", "--json", str(figures), "--only", *WAYS]
+        assert gpu.main(arguments) == 0
+    finally:
+        torch.set_num_threads(threads)
+    printed = capsys.readouterr().out
+    assert "no GPU is measured" in printed
+    results = json.loads(figures.read_text())
+    assert [row["way"] for row in results["ways"]] == WAYS * 2
+    for row in results["ways"]:
+        assert f"| {row['label']} |" in printed
+        if row["way"] in ("nvidia-fused", "ours-fp16"):
+            assert "CUDA" in row["reason"] or "installed" in row["reason"] or "fp16" in row["reason"]
+        elif "reason" in row:
+            assert row["way"].startswith("nvidia"), row["reason"]
+            assert "not installed" in row["reason"] or "not import" in row["reason"]
+        else:
+            assert row["error"] <= (1e-5 if row["way"].endswith("32") or row["way"] == "nvidia" else 5e-2)
+            assert list(row["cells"]) == ["1 x 4", "1 x 9", "2 x 4", "2 x 9"]
+            assert all(cell["seconds"] > 0 and cell["real_time"] > 0 for cell in row["cells"].values())
+    assert len(results["bandwidth"]["kernels"]) == 12
+    assert all(kernel["bytes_per_second"] > 0 for kernel in results["bandwidth"]["kernels"])
+
+
+def test_without_a_gpu_it_says_so_and_how_to_try_it_out(capsys) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert gpu.main([]) == gpu.NO_GPU == 3
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no GPU" in printed.err
+    assert "--device cpu --tiny" in printed.err
+
+
+def test_what_runs_out_of_memory_is_a_cell_of_the_table() -> None:
+    subject = gpu.random_subject("24 kHz", gpu.MODELS["24 kHz"], torch.device("cpu"), tiny=True)
+
+    def run(mel: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert gpu.shown(gpu.cell(subject, run, 1, 4, None)) == "out of memory"
