@@ -1,0 +1,138 @@
+"""Which engine a vocoder takes on an accelerator, what it says of it, and, where one is, what it does there."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
+from distill_bigvgan.engines.cuda import CudaEngine
+from distill_bigvgan.engines.gpu_ops import TorchOps
+from distill_bigvgan.variants import VARIANTS
+from distill_core.engines.channels_last import EngineUnavailable
+from distill_core.errors import EngineError
+from distill_core.vocoder import DEFAULT_CHUNK_FRAMES
+from tests.engines import gpu_models
+from tests.engines.gpu_models import CPU, error
+
+NAME = "bigvgan_base_22khz_80band"
+VARIANT = next(variant for variant in VARIANTS if NAME.endswith(variant.name))
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+needs_mps = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs an MPS device")
+
+
+class Engine(CudaEngine):
+    """The engine, for a card whose memory is good for 777 frames."""
+
+    chunk_frames = 777
+
+
+class Pretending(BigVGANVocoder):
+    """On a CPU, with the engine that would run on CUDA; `trouble` is why that engine is not to be had."""
+
+    trouble = ""
+
+    def _cuda(self, precision: str):
+        if self.trouble:
+            raise EngineUnavailable(self.trouble)
+        return Engine(self.model, CPU, precision, ops=TorchOps())
+
+    def pretend(self):
+        self._home = torch.device("cuda:0")
+        self._accelerate()
+        return self
+
+
+def vocoder(kind: type[BigVGANVocoder] = Pretending, channels: int = 32, **arguments) -> BigVGANVocoder:
+    return kind(gpu_models.model(NAME, channels=channels), VARIANT, **arguments)
+
+
+@pytest.mark.parametrize(("asked", "runs"), [("fp32", "fp32"), ("bf16", "bf16"), ("auto", "fp16")])
+def test_on_cuda_the_cuda_engine_runs_and_reports_what_it_measured(asked, runs) -> None:
+    pretending = vocoder(precision=asked).pretend()
+    report = pretending.report()
+    assert (report.engine, report.precision) == ("cuda", runs)
+    assert any("self-test" in note for note in report.notes)
+    assert pretending.chunk_frames == 777
+
+
+def test_a_chunk_that_was_asked_for_stays() -> None:
+    assert vocoder(chunk_frames=33).pretend().chunk_frames == 33
+
+
+@pytest.mark.parametrize(("engine", "words"), [("auto", "Triton cannot be imported"), ("eager", "was asked for")])
+def test_without_it_the_eager_engine_runs_and_says_why(engine, words, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(Pretending, "trouble", "Triton cannot be imported")
+    with caplog.at_level(logging.WARNING):
+        pretending = vocoder(engine=engine).pretend()
+    report = pretending.report()
+    assert report.engine == "eager"
+    assert any(words in note and "cuda" in note for note in report.notes)
+    assert pretending.chunk_frames == DEFAULT_CHUNK_FRAMES
+    assert ("slower" in caplog.text) == (engine == "auto")
+
+
+def test_asked_for_by_name_it_runs_or_says_why_not(monkeypatch) -> None:
+    with pytest.raises(EngineError, match="cannot run on cpu"):
+        vocoder(BigVGANVocoder, engine="cuda")
+    pretending = vocoder()
+    pretending._engine = "cuda"
+    monkeypatch.setattr(Pretending, "trouble", "an old card")
+    with pytest.raises(EngineError, match="an old card"):
+        pretending.pretend()
+
+
+@pytest.mark.parametrize("frames", [1, 13, 700])
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
+@needs_cuda
+def test_on_this_gpu_in_chunks(frames, precision, limit) -> None:
+    there = vocoder(BigVGANVocoder, device="cuda:0", precision=precision, engine="cuda", chunk_frames=100)
+    here = vocoder(BigVGANVocoder, engine="eager")
+    mel = gpu_models.mel(here.model, 2, frames)
+    got = there.mel_to_waveform(mel, check_format=False)
+    assert error(got.cpu(), here.mel_to_waveform(mel, check_format=False)) <= limit
+
+
+@needs_cuda
+def test_a_full_card_halves_the_chunk_or_goes_to_the_cpu_and_comes_back(caplog) -> None:
+    device = torch.device("cuda:0")
+    full = vocoder(BigVGANVocoder, channels=256, device=device, chunk_frames=2048)
+    mel = gpu_models.mel(full.model, 1, 2048)
+    want = full.mel_to_waveform(mel, check_format=False).cpu()
+    for left in (256 << 20, 64 << 20, 4 << 20):
+        caplog.clear()
+        torch.cuda.empty_cache()
+        filling = torch.empty(max(0, torch.cuda.mem_get_info(device)[0] - left), dtype=torch.uint8, device=device)
+        try:
+            got = full.mel_to_waveform(mel, check_format=False).cpu()
+        finally:
+            del filling
+        assert error(got, want) <= 1e-3
+        assert full.device == device
+    assert "Out of memory" in caplog.text
+    torch.cuda.empty_cache()
+    assert error(full.mel_to_waveform(mel, check_format=False).cpu(), want) <= 1e-3
+
+
+@needs_cuda
+def test_a_hundred_calls_of_a_vocoder_do_not_grow() -> None:
+    there = vocoder(BigVGANVocoder, channels=256, device="cuda:0", precision="fp16")
+    reserved = []
+    for number in range(200):
+        mel = gpu_models.mel(there.model, 1 + number % 3, 10 + 37 * (number % 20))
+        there.mel_to_waveform(mel, check_format=False)
+        reserved.append(torch.cuda.memory_reserved())
+    assert max(reserved[100:]) <= max(reserved[:100])
+
+
+@needs_mps
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 5e-2)])
+def test_on_mps_in_chunks(precision, limit) -> None:
+    there = vocoder(BigVGANVocoder, device="mps", precision=precision)
+    here = vocoder(BigVGANVocoder, engine="eager")
+    mel = gpu_models.mel(here.model, 1, 700).double()
+    got = there.mel_to_waveform(mel, check_format=False)
+    assert error(got.cpu(), here.mel_to_waveform(mel, check_format=False)) <= limit
+    assert there.report().engine == "eager"
