@@ -30,6 +30,29 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes, a file's tests stay together, and so do those that share built distributions."""
+    for item in items:
+        group = "install" if "install" in item.path.parts else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured and recorded as "measured"."""
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    figures = [
+        value
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "measured"
+    ]
+    if figures:
+        terminalreporter.section("measured")
+        for figure in figures:
+            terminalreporter.line(figure)
+
+
 def _recordings(package: str) -> Path:
     folder = recordings.folder(package)
     if folder is None:
