@@ -12,7 +12,9 @@ import pytest
 from distill_core import errors
 
 
-def test_real_speech_through_hifigan_keeps_its_quality(speech_files: list[Path], tmp_path: Path, record_property) -> None:
+def test_real_speech_through_hifigan_keeps_its_quality(
+    speech_files: list[Path], tmp_path: Path, record_property
+) -> None:
     """PESQ-WB per spoken channel name; printed, and 2.9 or more in the mean."""
     pesq = pytest.importorskip("pesq")
     pytest.importorskip("distill_hifigan")
