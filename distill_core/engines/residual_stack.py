@@ -51,8 +51,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """Upsampling, then the mean of residual blocks."""
+    """Upsampling, then the mean of residual blocks, all in `dtype`: torch.float32 or torch.bfloat16."""
 
+    dtype: torch.dtype
     up: TransposedConv
     blocks: Sequence[Sequence[Step]]
 
@@ -62,11 +63,10 @@ class ResidualStack:
 
     Args:
         pre, post: first and last convolution, in fp32.
-        stages: in order; all their convolutions in `dtype`.
+        stages: in order.
         before_up: applied to each stage's input, in place if it likes; the identity for BigVGAN.
         before_post: activation before `post`, fp32 to fp32.
         final: what makes samples of `post`'s output.
-        dtype: torch.float32 or torch.bfloat16.
     """
 
     def __init__(
@@ -78,17 +78,15 @@ class ResidualStack:
         before_post: Callable[[Tensor], Tensor],
         post: Conv,
         final: Callable[[Tensor], Tensor],
-        dtype: torch.dtype,
     ) -> None:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
-        self.dtype = dtype
 
     def __call__(self, mel: Tensor) -> Tensor:
         x = self.pre(to_rows(mel, torch.float32))
-        mean = _mean_fp32 if self.dtype == torch.float32 else _mean_bf16
         for stage in self.stages:
-            x = mean(stage.blocks, stage.up(self.before_up(x).to(self.dtype)))
+            mean = _mean_fp32 if stage.dtype == torch.float32 else _mean_bf16
+            x = mean(stage.blocks, stage.up(self.before_up(x).to(stage.dtype)))
         x = self.post(self.before_post(x))
         return self.final(x[:, 0, 0])
 

@@ -18,6 +18,9 @@ from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
 if TYPE_CHECKING:
     from ._vendor.hifigan import HiFiGAN
 
+FP32_STAGES = 1
+"""Stages at the end that are computed in fp32 whatever is asked for."""
+
 
 class LeakyReLU:
     """As `residual_stack.Activation`."""
@@ -36,26 +39,31 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     count = len(config.block_kernels)
     leaky = LeakyReLU()
 
-    def conv(module: Any, rate: int, slope: float | None = None) -> Conv:
+    def conv(module: Any, rate: int, dtype: torch.dtype, slope: float | None = None) -> Conv:
         return Conv(
             module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, per_frame=rate, negative_slope=slope
         )
 
-    def block(module: Any, rate: int) -> list[Step]:
+    def block(module: Any, rate: int, dtype: torch.dtype) -> list[Step]:
         if config.resblock == "2":
-            return [Step(leaky, conv(one, rate)) for one in module.convs]
+            return [Step(leaky, conv(one, rate, dtype)) for one in module.convs]
         return [
-            Step(leaky, conv(dilated, rate, SLOPE), None, conv(plain, rate))
+            Step(leaky, conv(dilated, rate, dtype, SLOPE), None, conv(plain, rate, dtype))
             for dilated, plain in zip(module.convs1, module.convs2, strict=True)
         ]
 
     rates = [math.prod(config.rates[:i]) for i in range(len(config.rates) + 1)]
+    # The narrow stages at the end cost little, and what they round is heard as noise between the words.
+    dtypes = [dtype] * len(config.rates)
+    for i in range(max(1, len(dtypes) - FP32_STAGES), len(dtypes)):
+        dtypes[i] = torch.float32
     ups: Any = model.ups
     blocks: Any = model.resblocks
     stages = [
         Stage(
-            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtype, per_frame=rates[i]),
-            [block(module, rates[i + 1]) for module in blocks[i * count : (i + 1) * count]],
+            dtypes[i],
+            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtypes[i], per_frame=rates[i]),
+            [block(module, rates[i + 1], dtypes[i]) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
@@ -66,6 +74,5 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         before_post=lambda x: F.leaky_relu_(x, FINAL_SLOPE),
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
         final=torch.tanh,
-        dtype=dtype,
     )
     return Fast(stack)

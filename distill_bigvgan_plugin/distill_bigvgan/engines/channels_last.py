@@ -105,6 +105,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     blocks: Any = model.resblocks
     stages = [
         Stage(
+            dtype,
             TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype, per_frame=rates[i]),
             [block(module, rates[i + 1]) for module in blocks[i * count : (i + 1) * count]],
         )
@@ -117,7 +118,6 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         before_post=snake(model.activation_post),
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
-        dtype=dtype,
     )
     return Fast(stack, notes)
 
