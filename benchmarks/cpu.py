@@ -107,41 +107,53 @@ def compiled(folder: Path) -> Run:
     return model
 
 
-def onnx_file(folder: Path) -> Path:
-    """NVIDIA's module exported once, for both runtimes; any number of frames."""
+def onnx_file(folder: Path, mel: Any) -> Path:
+    """NVIDIA's module exported for mels of one length, once for both runtimes; it exports for no other way."""
     import torch
 
-    path = folder / "model.onnx"
+    path = folder / f"model-{mel.shape[-1]}.onnx"
     if not path.exists():
-        torch.onnx.export(
-            nvidia(folder),
-            (mel_of(0.2),),
-            str(path),
-            input_names=["mel"],
-            output_names=["wave"],
-            dynamic_axes={"mel": {2: "frames"}, "wave": {2: "samples"}},
-            dynamo=False,
-        )
+        torch.onnx.export(nvidia(folder), (mel,), str(path), input_names=["mel"], output_names=["wave"], dynamo=False)
     return path
+
+
+def for_each_length(load: Callable[[Any], Run]) -> Run:
+    """A run that loads what it needs when it meets a length first, which the untimed run is."""
+    loaded: dict[int, Run] = {}
+
+    def run(mel: Any) -> Any:
+        if mel.shape[-1] not in loaded:
+            loaded.clear()
+            loaded[mel.shape[-1]] = load(mel)
+        return loaded[mel.shape[-1]](mel)
+
+    return run
 
 
 def onnxruntime(folder: Path) -> Run:
     import onnxruntime as ort
     import torch
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(str(onnx_file(folder)), options, providers=["CPUExecutionProvider"])
-    return lambda mel: torch.from_numpy(session.run(None, {"mel": mel.numpy()})[0])
+    def load(mel: Any) -> Run:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        path = str(onnx_file(folder, mel))
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda mel: torch.from_numpy(session.run(None, {"mel": mel.numpy()})[0])
+
+    return for_each_length(load)
 
 
 def openvino(folder: Path, precision: str) -> Run:
     import openvino
     import torch
 
-    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    model = openvino.Core().compile_model(str(onnx_file(folder)), "CPU", settings)
-    return lambda mel: torch.from_numpy(model([mel.numpy()])[0])
+    def load(mel: Any) -> Run:
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        model = openvino.Core().compile_model(str(onnx_file(folder, mel)), "CPU", settings)
+        return lambda mel: torch.from_numpy(model([mel.numpy()])[0])
+
+    return for_each_length(load)
 
 
 def ours(folder: Path, **options: Any) -> Run:
