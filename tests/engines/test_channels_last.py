@@ -294,9 +294,8 @@ def test_two_vocoders_in_threads_of_their_own(small: dict[str, Any]) -> None:
     wrong: list[str] = []
 
     def work(index: int, item: int) -> None:
-        for _ in range(2):
-            if not relative(sound(vocoders[index], mels[item]), expected[index][item]) <= 1e-6:
-                wrong.append(f"{index} {item}")
+        differences = [relative(sound(vocoders[index], mels[item]), expected[index][item]) for _ in range(2)]
+        wrong.extend(f"{index} {item}: {difference}" for difference in differences if not difference <= 1e-6)
 
     threads = [threading.Thread(target=work, args=(i % 2, i)) for i in range(4)]
     for thread in threads:
