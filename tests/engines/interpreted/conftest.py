@@ -1,0 +1,24 @@
+"""Skips everything here where Triton's interpreter itself does not work, as older ones do not with newer numpys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _probe(x_ptr, rows, N: tl.constexpr):
+    for row in range(0, rows, 2):
+        tl.store(x_ptr + tl.arange(0, N) + row * N, tl.zeros([N], dtype=tl.float32) + 1.0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interpreter() -> None:
+    try:
+        _probe[(1,)](torch.zeros(4, 8), 4, N=8)
+    except Exception as error:
+        versions = f"Triton {triton.__version__} with numpy {np.__version__}"
+        pytest.skip(f"the interpreter of {versions} does not work: {error}")
