@@ -265,7 +265,8 @@ def report(results: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
             ratio = f" ({base[s] / took:.1f}×)" if took and s in base else ""
             cells.append(f"{s / took:.2f}{ratio}" if took else "over the time budget")
         memory = max(result["memory"].values(), default=float("nan")) / 1e9
-        lines.append(f"| {WAYS[way][0]} | {' | '.join(cells)} | {memory:.2f} GB | {result.get('error', 0):.1e} |")
+        error = f"{result['error']:.1e}" if "error" in result else "-"
+        lines.append(f"| {WAYS[way][0]} | {' | '.join(cells)} | {memory:.2f} GB | {error} |")
     return "\n".join(lines)
 
 

@@ -23,28 +23,11 @@ class BigVGANVocoder(ModuleVocoder):
     Args:
         model: from `BigVGAN.from_state_dict`.
         variant: what is loaded.
-        device, precision, chunk_frames, engine: as for `ModuleVocoder`.
+        **placement: device, precision, chunk_frames and engine, as for `ModuleVocoder`.
     """
 
-    def __init__(
-        self,
-        model: BigVGAN,
-        variant: Variant,
-        *,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        chunk_frames: int | None = None,
-        engine: str = "auto",
-    ) -> None:
-        super().__init__(
-            model,
-            variant,
-            halo=halo(model.h),
-            device=device,
-            precision=precision,
-            chunk_frames=chunk_frames,
-            engine=engine,
-        )
+    def __init__(self, model: BigVGAN, variant: Variant, **placement: Any) -> None:
+        super().__init__(model, variant, halo=halo(model.h), **placement)
 
     def _channels_last(self, dtype: torch.dtype) -> Fast:
         from .engines import channels_last
