@@ -72,7 +72,7 @@ def asked_for(hub: HubServer) -> set[str]:
 
 def test_first_two_files_with_progress_then_no_socket(hub: HubServer, size: int, run, files) -> None:
     # An agent's environment makes huggingface_hub's own calls ask the Hub for more than the files.
-    first = run(VOCODE, CLAUDECODE="1", AI_AGENT="1")
+    first = run(VOCODE, AI_AGENT="1")
     assert first.stdout == "(1, 1, 1024)\n", first.stderr
     assert f"bigvgan_{VARIANT}: 100%" in first.stderr
     assert asked_for(hub) == {"config.json", NAME}
