@@ -67,6 +67,12 @@ class AdaptedVocoder(VocoderBase):
     def device(self) -> torch.device:
         return self._inner.device
 
+    def to(self, device: torch.device | str) -> VocoderBase:
+        self._inner.to(device)  # which also chooses its engine anew
+        if self._adapter is not None:
+            self._adapter.to(self._inner.device)
+        return self
+
     def report(self) -> EngineReport:
         report = self._inner.report()
         notes = list(report.notes)

@@ -115,6 +115,14 @@ def test_a_stream_that_opens_loudly_is_not_judged_by_one_frame() -> None:
     assert list(ToyVocoder().stream(mel.split(1, dim=-1)))
 
 
+def test_moving_is_left_to_the_vocoder_inside(monkeypatch) -> None:
+    vocoder = adapted()
+    asked = []
+    monkeypatch.setattr(vocoder._inner, "to", asked.append)
+    assert vocoder.to("cpu") is vocoder
+    assert asked == ["cpu"]
+
+
 def test_get_adapts_without_loading_twice() -> None:
     registry = Registry(find=Discovery)
     registry.register(toy.plugin(toy.card("toy")))
