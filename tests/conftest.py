@@ -31,8 +31,13 @@ def one_thread() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes, a file's tests stay together, and so do those that share built distributions."""
+    """With several processes, a file's tests stay together, and so do those that share built distributions.
+
+    A group that a test names for itself stands: "heavy" are those that must not run beside one another.
+    """
     for item in items:
+        if item.get_closest_marker("xdist_group") is not None:
+            continue
         group = "install" if "install" in item.path.parts else str(item.path.relative_to(ROOT))
         item.add_marker(pytest.mark.xdist_group(group))
 
@@ -70,6 +75,20 @@ def speech_files() -> list[Path]:
 def music_files() -> list[Path]:
     """Debian's sonic-pi-samples, 44.1 kHz."""
     return sorted(_recordings("sonic-pi-samples").glob("*.flac"))
+
+
+@pytest.fixture(scope="session")
+def trained_hifigan() -> Path:
+    """HiFi-GAN's trained universal weights."""
+    from distill_core import errors
+
+    pytest.importorskip("distill_hifigan", reason="distill-hifigan is not installed")
+    from distill_hifigan.pretrained import pretrained_checkpoint
+
+    try:
+        return pretrained_checkpoint("universal")
+    except errors.WeightsNotFoundError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -9,21 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from distill_core import errors
-
 
 def test_real_speech_through_hifigan_keeps_its_quality(
-    speech_files: list[Path], tmp_path: Path, record_property
+    speech_files: list[Path], trained_hifigan: Path, tmp_path: Path, record_property
 ) -> None:
     """PESQ-WB per spoken channel name; printed, and 2.9 or more in the mean."""
     pesq = pytest.importorskip("pesq")
-    pytest.importorskip("distill_hifigan")
-    from distill_hifigan.pretrained import pretrained_checkpoint
-
-    try:
-        pretrained_checkpoint("universal")
-    except errors.WeightsNotFoundError as error:
-        pytest.skip(str(error))
     command = [sys.executable, "-m", "distill_core.cli", "vocode", *map(str, speech_files), "-o", f"{tmp_path}/out/"]
     done = subprocess.run([*command, "--vocoder", "hifigan", "--json"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

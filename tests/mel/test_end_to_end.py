@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill_core import Registry, errors
+from distill_core import Registry
 from distill_core.mel import MelSpec
 from distill_core.resample import resample
 from distill_core.vocoder import VocoderBase
@@ -18,15 +18,11 @@ HIFIGAN = MelSpec.preset("hifigan-22khz-80band")
 
 
 @pytest.fixture(scope="module")
-def vocoders() -> tuple[VocoderBase, VocoderBase]:
+def vocoders(trained_hifigan: Path) -> tuple[VocoderBase, VocoderBase]:
     """HiFi-GAN on its own mels, and on the app's."""
-    pytest.importorskip("distill_hifigan", reason="distill-hifigan is not installed")
     registry = Registry()
-    try:
-        own = registry.get("hifigan", variant="universal", device="cpu")
-        adapted = registry.get("hifigan", variant="universal", device="cpu", mel="distill-vae")
-    except errors.WeightsNotFoundError as error:
-        pytest.skip(str(error))
+    own = registry.get("hifigan", variant="universal", device="cpu")
+    adapted = registry.get("hifigan", variant="universal", device="cpu", mel="distill-vae")
     return own, adapted
 
 

@@ -23,17 +23,6 @@ def _unload():
     registry.unload()
 
 
-@pytest.fixture
-def trained() -> None:
-    pytest.importorskip("distill_hifigan")
-    from distill_hifigan.pretrained import pretrained_checkpoint
-
-    try:
-        pretrained_checkpoint("universal")
-    except errors.WeightsNotFoundError as error:
-        pytest.skip(str(error))
-
-
 def narrow(version: str, channels: int = 32) -> tuple[dict, dict]:
     """A published configuration with fewer channels, and a random state dict for it."""
     from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
@@ -51,7 +40,7 @@ def test_the_card_counts_its_parameters_right() -> None:
     assert {variant.parameters for variant in registry.card("hifigan").variants} == {count}
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("trained_hifigan")
 @pytest.mark.parametrize("variant", ["universal", "ljspeech"])
 def test_trained_variants_load_and_make_sound(variant: str) -> None:
     vocoder = registry.get("hifigan", variant=variant, device="cpu")
@@ -63,7 +52,7 @@ def test_trained_variants_load_and_make_sound(variant: str) -> None:
     assert distance < 0.5  # nats; noise in its place is 3 and more away
 
 
-@pytest.mark.usefixtures("trained")
+@pytest.mark.usefixtures("trained_hifigan")
 def test_the_package_that_carries_the_weights_is_never_imported() -> None:
     script = (
         "import sys; from distill_core import registry; registry.get('hifigan', device='cpu')\n"
