@@ -33,7 +33,8 @@ class CandidateStory:
     """What became of one distribution's offer of a name.
 
     Args:
-        distribution, version: whose offer it is; both empty if it was registered by hand.
+        distribution: whose offer it is; empty if it was registered by hand.
+        version: of that distribution.
         metadata: the distribution's metadata on disk.
         module: the plug-in module.
         file: where that module was imported from, if it was.

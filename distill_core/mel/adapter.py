@@ -95,7 +95,8 @@ class MelAdapter:
         """The source frames [lo, hi) that target frames [start, stop) depend on.
 
         Args:
-            start, stop: target frames, start < stop.
+            start: the first target frame.
+            stop: the one after the last, beyond `start`.
             total: source frames of the whole mel; None while it is still growing, and then `hi` may lie
                 beyond what has arrived (see `ready`).
         """
@@ -131,7 +132,8 @@ class MelAdapter:
         Args:
             mel: source frames [offset, offset + T) as `[B, n, T]`, at least those of `window`.
             offset: the first of them, counted from the beginning of the whole mel.
-            start, stop: target frames wanted.
+            start: the first target frame wanted.
+            stop: the one after the last.
             total: source frames of the whole mel, or None while it is still growing.
 
         Returns:

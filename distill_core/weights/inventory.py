@@ -19,7 +19,8 @@ class WeightsStatus:
     """The state of one pin's files on this machine.
 
     Args:
-        repo, revision: of the pin; the revision is the commit it is held to, where that is known.
+        repo: of the pin.
+        revision: the commit the pin is held to, where that is known; else its branch or tag.
         trust: "pinned" by sizes and hashes known beforehand, "recorded" when they first came, or
             "unrecorded": nothing came yet.
         cached: all files are here, whole and as pinned.

@@ -61,7 +61,8 @@ def load_checkpoint(
         names: what a plug-in's checkpoints are called in a folder, as globs, the best first; by default
             the pin's files. Failing these, the only file that can be a checkpoint is taken.
         converted: prefer what `distill-vocoder weights convert` made of the checkpoint.
-        progress, tqdm_class: see `ensure`.
+        progress: see `ensure`.
+        tqdm_class: see `ensure`.
 
     Raises:
         WeightsNotFoundError: no such folder or file, no `config.json`, no checkpoint.
