@@ -19,8 +19,11 @@ FORMATS = (".wav", ".flac", ".ogg")
 """Endings of the audio files that can be written."""
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[torch.Tensor, int]:
+def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
     """An audio file as (waveform [channels, samples] of float32 in -1..1, sample rate in Hz).
+
+    Args:
+        max_seconds: no more than this is read from its beginning.
 
     Raises:
         InvalidAudioError: there is no such file, it is no audio, it is empty, or it holds NaN or infinity.
@@ -33,7 +36,8 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[torch.Tensor, int]:
     if not path.is_file():
         raise InvalidAudioError(f"{path}: there is no such file.")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        frames = -1 if max_seconds is None else max(1, round(max_seconds * soundfile.info(path).samplerate))
+        samples, rate = soundfile.read(path, frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
         raise InvalidAudioError(f"{path}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error
