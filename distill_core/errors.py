@@ -126,5 +126,9 @@ class OutputExistsError(DistillError):
     """An output file exists already and `--force` was not given."""
 
 
+class CorpusError(DistillError):
+    """A corpus cannot be enumerated or written: a source that is not there, a manifest's line, a full disk."""
+
+
 class MissingDependencyError(DistillError, ImportError):
     """An optional package is needed for what was asked; the message says what to `pip install`."""

@@ -1,0 +1,91 @@
+"""The unit of work: files of about one length, which go through the model together.
+
+Which files make a batch follows from the plan alone, not from who runs it or how many do: results are the same
+whatever the engine. Lengths come from headers; no file is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from . import files
+from .plan import Item
+
+WINDOW = 1024
+"""Items that are looked at together: bounds memory, and how far the order departs from the plan's."""
+
+MAX_ITEMS = 32
+MAX_SECONDS = 20.0
+
+_BYTES_PER_FRAME = 400
+"""Of a mel whose file has no header to speak of: a guess, for the order and the bar only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items to be done together, and how long each is, in seconds of sound, as far as its header tells."""
+
+    items: tuple[Item, ...]
+    seconds: tuple[float, ...]
+
+    def only(self, keep: Iterable[int]) -> Batch:
+        """The items with these positions."""
+        keep = list(keep)
+        return Batch(tuple(self.items[i] for i in keep), tuple(self.seconds[i] for i in keep))
+
+
+def batches(items: Iterable[Item], frame_seconds: float) -> Iterator[Batch]:
+    """All items in batches, the longest of each `WINDOW` first; looks one window ahead.
+
+    Args:
+        frame_seconds: what a frame of a mel lasts.
+    """
+    iterator = iter(items)
+    with ThreadPoolExecutor(4, thread_name_prefix="headers") as threads:
+        while window := list(itertools.islice(iterator, WINDOW)):
+            lengths = list(threads.map(lambda item: seconds(item, frame_seconds), window))
+            yield from group(window, lengths)
+
+
+def group(items: list[Item], lengths: list[float]) -> Iterator[Batch]:
+    """Items in batches of at most `MAX_ITEMS` and `MAX_SECONDS` in all, at least one; the longest first."""
+    order = sorted(range(len(items)), key=lambda i: (-lengths[i], items[i].output))
+    chosen: list[int] = []
+    total = 0.0
+    for i in order:
+        if chosen and (len(chosen) == MAX_ITEMS or total + lengths[i] > MAX_SECONDS):
+            yield Batch(tuple(items[j] for j in chosen), tuple(lengths[j] for j in chosen))
+            chosen, total = [], 0.0
+        chosen.append(i)
+        total += lengths[i]
+    if chosen:
+        yield Batch(tuple(items[j] for j in chosen), tuple(lengths[j] for j in chosen))
+
+
+def seconds(item: Item, frame_seconds: float) -> float:
+    """How long an item's sound is, all channels together; 0 for what cannot be read, which costs nothing."""
+    try:
+        with files.local(item.input) as path:
+            if item.is_mel:
+                return _frames(path) * frame_seconds
+            import soundfile
+
+            about = soundfile.info(os.fsencode(path))
+            return float(about.frames * about.channels / about.samplerate)
+    except Exception:  # whatever is wrong with it, reading it will say so
+        return 0.0
+
+
+def _frames(path: os.PathLike[str]) -> float:
+    """Frames of all mels in a file."""
+    kind = os.path.splitext(path)[1].lower()
+    if kind == ".npy":
+        import numpy
+
+        shape = numpy.load(path, mmap_mode="r", allow_pickle=False).shape
+        return float(shape[-1] * (shape[0] if len(shape) > 2 else 1))
+    return os.stat(path).st_size / _BYTES_PER_FRAME

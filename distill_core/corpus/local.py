@@ -1,0 +1,272 @@
+"""The engine on one machine: a few worker processes that load the model once each, and one that hands out the work.
+
+A worker that dies is replaced and what it had is tried again, by itself; a batch that kills again is halved until
+the file is found. At most `_AHEAD` batches are with a worker: one that is computed, one that is read.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from ..errors import CorpusError, DistillError
+from .batches import Batch
+from .job import Outcome, VocodeJob
+
+_AHEAD = 2
+_DEATHS = 2
+"""A single file that a worker died of so many times is given up."""
+
+Emit = Callable[[Outcome], None]
+Advance = Callable[[float], None]
+
+
+@dataclass
+class _Task:
+    """A batch, or what is left of it, and how often a worker died with it."""
+
+    batch: Batch
+    deaths: int = 0
+    done: set[int] = field(default_factory=set)  # positions whose outcome is known
+
+    @property
+    def suspect(self) -> bool:
+        return self.deaths > 0
+
+
+class _Worker:
+    """A process, the tasks it has, and the pipe to it."""
+
+    def __init__(self, job: VocodeJob, number: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.number = number
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(job, theirs), name=f"vocode-{number}", daemon=True)
+        self.tasks: deque[_Task] = deque()
+        self.ready = False
+        with _no_interrupts():
+            self.process.start()
+        theirs.close()
+
+    def give(self, task: _Task) -> None:
+        self.tasks.append(task)
+        with suppress(OSError):  # where it is dead, which is seen when its pipe is read
+            self.pipe.send(task.batch)
+
+    def end(self) -> None:
+        """Kill it, whatever it is doing."""
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class LocalEngine:
+    """Runs a job over batches with several processes.
+
+    Args:
+        job: what to do; `threads` should be set, since several processes share the cores.
+        workers: how many processes.
+        unfinished: of a batch whose worker died, which items still have to be done; by default all whose outcome
+            was not told. With a record, those that it does not tell of.
+    """
+
+    def __init__(
+        self, job: VocodeJob, workers: int, *, unfinished: Callable[[Batch], Iterable[int]] | None = None
+    ) -> None:
+        self.job = job
+        self.count = workers
+        self.unfinished = unfinished
+        self.about: dict[str, Any] = {}
+        """What a worker said of its vocoder: "vocoder" and "report"."""
+        self._workers: list[_Worker] = []
+        self._suspects: deque[_Task] = deque()
+        self._started = 0
+        self._stopped = False
+
+    def run(self, batches: Iterable[Batch], emit: Emit, advance: Advance) -> None:
+        """Do all batches.
+
+        Args:
+            batches: taken as workers become free, and never far ahead.
+            emit: is given each item's outcome, in the calling thread.
+            advance: is told of seconds of sound as they are computed, likewise.
+
+        Raises:
+            DistillError: the model cannot be loaded; nothing was done then.
+            CorpusError: workers die while they load it.
+        """
+        source = iter(batches)
+        try:
+            self._start(1)
+            more = True
+            while True:
+                more = more and not self._stopped and self._hand_out(source)
+                if not more and not self._suspects and not any(worker.tasks for worker in self._workers):
+                    return
+                self._listen(emit, advance)
+                if any(worker.ready for worker in self._workers) and (more or self._suspects):
+                    self._start(self.count)
+        finally:
+            for worker in self._workers:
+                worker.end()
+            self._workers.clear()
+
+    def stop(self) -> None:
+        """Hand out nothing more; `run` returns when what was handed out is done. To be called by `emit`."""
+        self._stopped = True
+        self._suspects.clear()
+
+    def _start(self, count: int) -> None:
+        """See that so many workers run. The first one loads alone: it may download, or find that it cannot."""
+        while len(self._workers) < count:
+            self._workers.append(_Worker(self.job, self._started))
+            self._started += 1
+
+    def _hand_out(self, source: Iterator[Batch]) -> bool:
+        """Give free workers something to do; False if there is nothing more in `source`.
+
+        A suspect goes to a worker that has nothing else, so that it is known what that dies of.
+        """
+        for depth in range(_AHEAD):  # first everybody one, then everybody the next
+            for worker in self._workers:
+                if not worker.ready or len(worker.tasks) > depth or any(task.suspect for task in worker.tasks):
+                    continue
+                if self._suspects:
+                    if not worker.tasks:
+                        worker.give(self._suspects.popleft())
+                    continue
+                batch = next(source, None)
+                if batch is None:
+                    return False
+                worker.give(_Task(batch))
+        return True
+
+    def _listen(self, emit: Emit, advance: Advance) -> None:
+        """Wait for word from a worker, and take it in."""
+        pipes = {worker.pipe: worker for worker in self._workers}
+        for pipe in wait(list(pipes)):
+            assert isinstance(pipe, Connection)
+            worker = pipes[pipe]
+            try:
+                kind, value = pipe.recv()
+            except (EOFError, OSError):
+                self._buried(worker, emit)
+                continue
+            if kind == "ready":
+                worker.ready = True
+                self.about = value
+            elif kind == "refused":
+                raise DistillError(value)
+            elif kind == "seconds":
+                advance(value)
+            elif kind == "outcome":
+                task = worker.tasks[0]
+                task.done.add(task.batch.items.index(value.item))
+                emit(value)
+                if len(task.done) == len(task.batch.items):
+                    worker.tasks.popleft()
+
+    def _buried(self, worker: _Worker, emit: Emit) -> None:
+        """Take a dead worker's tasks back; a new one takes its place with the next round."""
+        worker.process.join()
+        worker.pipe.close()
+        self._workers.remove(worker)
+        if not worker.ready:
+            raise CorpusError(f"A worker ended while it loaded the vocoder: {_how(worker.process.exitcode)}.")
+        for task in worker.tasks:
+            left = [i for i in range(len(task.batch.items)) if i not in task.done]
+            rest = task.batch.only(left)
+            if self.unfinished is not None:
+                still = set(self.unfinished(rest))
+                for i, item in enumerate(rest.items):
+                    if i not in still:
+                        emit(Outcome(item, "done", outputs=(item.output,)))
+                rest = rest.only(sorted(still))
+            deaths = task.deaths + 1
+            if not rest.items:
+                continue
+            if deaths < _DEATHS:
+                self._suspects.append(_Task(rest, deaths))
+            elif len(rest.items) > 1:
+                middle = len(rest.items) // 2
+                for half in (range(middle), range(middle, len(rest.items))):
+                    self._suspects.append(_Task(rest.only(half), _DEATHS - 1))
+            else:
+                item = rest.items[0]
+                how = _how(worker.process.exitcode)
+                emit(Outcome(item, "failed", f"{item.input}: a worker ended whenever it came to this file: {how}."))
+        if self._stopped:
+            self._suspects.clear()
+
+
+def _how(exitcode: int | None) -> str:
+    """How a process ended, in words."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    return f"{name}, which is what the system does when memory runs out" if name == "SIGKILL" else name
+
+
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Processes started in here take no notice of Ctrl-C, which is for the one that leads them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# In the worker
+
+
+def _work(job: VocodeJob, pipe: Connection) -> None:
+    """A worker's life: load, then batches as they come, until the pipe is closed or the parent gone."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    if job.threads is not None:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = str(job.threads)  # read when torch and numba are imported
+    lock = threading.Lock()
+
+    def tell(kind: str, value: Any) -> None:
+        with lock:
+            pipe.send((kind, value))
+
+    try:
+        runner = job.load()
+        tell("ready", {"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict()})
+    except DistillError as error:
+        tell("refused", str(error))
+        return
+
+    def batches() -> Iterator[Batch]:
+        while True:
+            try:
+                batch = pipe.recv()
+            except EOFError:
+                return
+            yield batch
+
+    runner.run_all(batches(), lambda outcome: tell("outcome", outcome), lambda seconds: tell("seconds", seconds))
+
+
+def _end_with_parent() -> None:
+    """Whatever the parent died of, nobody waits for this process any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,236 @@
+"""What a corpus consists of: folders, globs, manifests and files, and where the result of each belongs.
+
+The order is the same whenever and wherever it is enumerated: sources as given, folders by name. Nothing but names
+is looked at.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..audio import FORMATS as WRITTEN
+from ..errors import CorpusError, OutputExistsError
+from ..mel_files import FORMATS as MEL_FORMATS
+from . import files
+
+AUDIO_ENDINGS = (
+    ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
+)  # fmt: skip
+"""What is taken for sound in a folder. A file named by itself, by a glob or a manifest may have any ending."""
+
+MANIFEST_ENDINGS = (".jsonl", ".ndjson")
+
+_KEYS = {"input", "output", "mel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file to be vocoded.
+
+    Args:
+        input: where the sound or mel is.
+        output: where the result goes; a file with several mels gives several, numbered before the ending.
+        mel: the mel's format, a preset's name; None for what the job says.
+    """
+
+    input: str
+    output: str
+    mel: str | None = None
+
+    @property
+    def is_mel(self) -> bool:
+        return os.path.splitext(self.input)[1].lower() in MEL_FORMATS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The items of a corpus: iterating enumerates them, anew each time.
+
+    Args:
+        sources: folders, globs, manifests (.jsonl) and files.
+        folder: what everything is written below.
+        ending: of the outputs, such as ".wav".
+        keep_endings: a.flac becomes a.flac.wav, not a.wav.
+    """
+
+    sources: tuple[str, ...]
+    folder: str
+    ending: str = ".wav"
+    keep_endings: bool = False
+
+    def __iter__(self) -> Iterator[Item]:
+        """All items.
+
+        Raises:
+            OutputExistsError: two inputs would be written to one file, or one onto an input.
+            CorpusError: a source is not there or has nothing in it, a manifest's line cannot be used, or the
+                output folder is one of the sources.
+        """
+        taken: set[int] = set()
+        own = _real(self.folder)
+        roots = [_real(source) for source in self.sources if os.path.isdir(source)]
+        if own in roots:
+            raise CorpusError(f"{self.folder}: is an input as well; choose another folder to write to.")
+        # A folder below the sources that is written to is not enumerated; sources below it must stay untouched.
+        guarded = [root for root in roots if root.startswith(own)]
+        for source in self.sources:
+            for item in self._items(source):
+                key = hash(item.output)
+                if key in taken:
+                    self._refuse(item)
+                taken.add(key)
+                if guarded and (own + os.path.relpath(item.output, self.folder)).startswith(tuple(guarded)):
+                    raise OutputExistsError(f"{item.output}: lies among the inputs; choose another output folder.")
+                yield item
+
+    def _refuse(self, second: Item) -> None:
+        for source in self.sources:
+            for first in self._items(source):
+                if first.output == second.output:
+                    raise OutputExistsError(
+                        f"{second.output}: {first.input} and {second.input} would both be written there. "
+                        "--keep-endings tells a.wav from a.flac; a manifest names each output; or run them apart, "
+                        "to a folder each."
+                    )
+
+    def _items(self, source: str) -> Iterator[Item]:
+        if os.path.isdir(source):
+            found = False
+            for relative in _walk(source, self.folder):
+                found = True
+                yield Item(os.path.join(source, relative), self._output(relative))
+            if not found:
+                kinds = " ".join((*AUDIO_ENDINGS, *MEL_FORMATS))
+                raise CorpusError(f"{source}: no sound or mel is in this folder. Taken are: {kinds}")
+        elif source.lower().endswith(MANIFEST_ENDINGS):
+            yield from self._manifest(source)
+        elif glob.has_magic(source) and not os.path.exists(source):
+            found = False
+            base = glob_base(source)
+            for path in sorted(glob.iglob(source, recursive=True)):
+                if os.path.isfile(path) and not self._own(path):
+                    found = True
+                    yield Item(path, self._output(os.path.relpath(path, base)))
+            if not found:
+                raise CorpusError(f"{source}: no file matches. ** goes through folders, * does not.")
+        elif os.path.exists(source):
+            yield Item(source, self._output(os.path.basename(source)))
+        else:
+            raise CorpusError(f"{source}: there is no such file or folder.")
+
+    def _own(self, path: str) -> bool:
+        return os.path.realpath(path).startswith(_real(self.folder))
+
+    def _output(self, relative: str) -> str:
+        name = relative if self.keep_endings else os.path.splitext(relative)[0]
+        return files.join(self.folder, name + self.ending)
+
+    def _manifest(self, source: str) -> Iterator[Item]:
+        base = os.path.dirname(source)
+        try:
+            with open(source, encoding="utf-8") as lines:
+                found = False
+                for number, line in enumerate(lines, 1):
+                    if line.strip():
+                        found = True
+                        yield self._line(line, base, f"{source}, line {number}")
+        except FileNotFoundError:
+            raise CorpusError(f"{source}: there is no such manifest.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorpusError(f"{source}: cannot be read as a manifest ({error}).") from error
+        if not found:
+            raise CorpusError(f'{source}: is empty; a manifest has a line for each file: {{"input": "a.wav"}}')
+
+    def _line(self, line: str, base: str, where: str) -> Item:
+        try:
+            entry: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise CorpusError(f"{where}: is not JSON ({error}).") from error
+        if not isinstance(entry, dict) or not isinstance(entry.get("input"), str) or not entry["input"]:
+            raise CorpusError(f'{where}: needs "input", the path of a sound or mel: {{"input": "a.wav"}}')
+        if unknown := sorted(set(entry) - _KEYS):
+            raise CorpusError(f"{where}: {unknown[0]!r} is not known; there are {', '.join(sorted(_KEYS))}.")
+        output, mel = entry.get("output"), entry.get("mel")
+        for name, value in (("output", output), ("mel", mel)):
+            if value is not None and (not isinstance(value, str) or not value):
+                raise CorpusError(f"{where}: {name!r} must be text, not {value!r}.")
+        location = entry["input"] if os.path.isabs(entry["input"]) else os.path.join(base, entry["input"])
+        if output is None:
+            relative = entry["input"]
+            inside = not os.path.isabs(relative) and ".." not in PurePosixPath(relative).parts
+            name = os.path.normpath(relative) if inside else os.path.basename(relative)
+            return Item(location, self._output(name), mel)
+        if os.path.isabs(output) or ".." in PurePosixPath(output).parts:
+            raise CorpusError(f"{where}: 'output' must be a path below the output folder, not {output!r}.")
+        if os.path.splitext(output)[1].lower() not in WRITTEN:
+            raise CorpusError(f"{where}: 'output' must end in {', '.join(WRITTEN)}, not as in {output!r}.")
+        return Item(location, files.join(self.folder, os.path.normpath(output)), mel)
+
+
+def is_corpus(source: str) -> bool:
+    """Whether a source stands for many files: a folder, a manifest or a glob."""
+    if os.path.isdir(source) or source.lower().endswith(MANIFEST_ENDINGS):
+        return True
+    return glob.has_magic(source) and not os.path.exists(source)
+
+
+def glob_base(pattern: str) -> str:
+    """The folder in front of a glob's first wildcard; what matches keeps its tree below it."""
+    parts = Path(pattern).parts
+    fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return os.path.join(*parts[:fixed]) if fixed else "."
+
+
+def _walk(root: str, output: str) -> Iterator[str]:
+    """Paths below `root`, relative to it, of the files that are taken, sorted; nothing hidden, no loops.
+
+    Links to folders are followed, but not to one that the way leads through already.
+    """
+    own = _inode(output)
+
+    def below(relative: str, way: tuple[tuple[int, int], ...]) -> Iterator[str]:
+        try:
+            with os.scandir(os.path.join(root, relative)) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            raise CorpusError(f"{os.path.join(root, relative)}: cannot be listed ({error.strerror}).") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            path = os.path.join(relative, entry.name)
+            try:
+                if entry.is_dir():
+                    here = _inode(entry.path)
+                    if here is not None and here != own and here not in way:
+                        yield from below(path, (*way, here))
+                elif entry.name.lower().endswith((*AUDIO_ENDINGS, *MEL_FORMATS)) and _is_taken(entry):
+                    yield path
+            except OSError:  # it vanished meanwhile
+                continue
+
+    start = _inode(root)
+    yield from below("", (start,) if start else ())
+
+
+def _is_taken(entry: os.DirEntry[str]) -> bool:
+    """A file, or a link that leads nowhere, about which the user wants to know; no pipe, no device."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+
+
+def _real(folder: str) -> str:
+    """A folder's true path, with / at its end."""
+    return os.path.join(os.path.realpath(folder), "")
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino

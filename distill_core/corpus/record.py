@@ -1,0 +1,155 @@
+"""What was done in an output folder: how a rerun knows which outputs are there, whole and current.
+
+Every process that writes keeps a journal of its own in OUTDIR/.distill/done, so runs on one folder, at the same time
+or one after another, are in nobody's way. A line is added just before a file appears under its name: whenever a
+process is killed, each output either is the file that a line tells of, or is not done. Lines that a kill cut off
+are passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from ..errors import CorpusError
+from . import files
+from .files import Identity
+from .plan import Item
+
+
+class Record:
+    """What is known of an output folder, at about 200 bytes a file.
+
+    Args:
+        folder: the output folder.
+        settings: what the outputs depend on besides their inputs, as `VocodeJob.settings` says it.
+    """
+
+    def __init__(self, folder: str, settings: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._done: set[int] = set()
+        self._ours: set[int] = set()
+        self._parts: dict[str, int] = {}  # items of more than one output
+        self._read: dict[str, int] = {}  # journal -> bytes read of it
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what has been added since, by whichever process."""
+        done = Path(files.join(self.folder, files.FOLDER, "done"))
+        try:
+            journals = sorted(path for path in done.iterdir() if path.suffix == ".jsonl")
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise CorpusError(f"{done}: cannot be read ({error.strerror}).") from error
+        for journal in journals:
+            with journal.open("rb") as lines:
+                lines.seek(self._read.get(journal.name, 0))
+                for line in lines:
+                    if line.endswith(b"\n"):  # else it is still being written, or never will be
+                        self._take(line)
+                        self._read[journal.name] = self._read.get(journal.name, 0) + len(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+            name, parts, out = entry["output"], entry["parts"], tuple(entry["out"])
+            part = entry["part"]
+            self._done.add(hash((name, part, parts, tuple(entry["in"]), out, entry["settings"])))
+            self._ours.add(hash((numbered(name, part, parts), out)))
+            if parts > 1:
+                self._parts[name] = parts
+        except (ValueError, KeyError, TypeError, RecursionError):  # damaged: what it told of is done again
+            return
+
+    def is_current(self, item: Item) -> bool:
+        """Whether an item's outputs are there as they were written, from the input as it is, with these settings."""
+        name = relative(item.output, self.folder)
+        parts = self._parts.get(name, 1)
+        source = files.identity(item.input)
+        if source is None:
+            return False
+        settings = settings_of(item, self.settings)
+        for part in range(parts):
+            there = files.identity(numbered(item.output, part, parts))
+            if there is None or hash((name, part, parts, source, there, settings)) not in self._done:
+                return False
+        return True
+
+    def is_ours(self, output: str) -> bool:
+        """Whether what lies at an output, if anything does, is what a run has written there."""
+        there = files.identity(output)
+        return there is None or hash((relative(output, self.folder), there)) in self._ours
+
+
+class Journal:
+    """Where one process writes down what it does in an output folder. Its file is made when it is needed."""
+
+    def __init__(self, folder: str, settings: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._file: int | None = None
+        self._torn = False
+
+    def add(self, item: Item, part: int, parts: int, source: Identity, output: Identity) -> None:
+        """One output of an item is complete, and about to appear.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
+        entry: dict[str, Any] = {"output": relative(item.output, self.folder), "part": part, "parts": parts}
+        entry |= {"in": source, "out": output, "settings": settings_of(item, self.settings)}
+        line = (json.dumps(entry) + "\n").encode("ascii")
+        if self._file is None:
+            done = Path(files.join(self.folder, files.FOLDER, "done"))
+            done.mkdir(parents=True, exist_ok=True)
+            path = done / f"{os.getpid()}-{secrets.token_hex(8)}.jsonl"
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        if self._torn:
+            line = b"\n" + line
+        self._torn = True
+        count = os.write(self._file, line)
+        if count < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def prepare(folder: str) -> None:
+    """See that an output folder can be written to, and remove what dead processes have left half-written there.
+
+    Raises:
+        CorpusError: it cannot be written to.
+    """
+    try:
+        os.makedirs(files.join(folder, files.FOLDER, "done"), exist_ok=True)
+        with files.scratch(folder, folder) as path:
+            path.write_bytes(b"")
+        files.sweep(folder)
+    except OSError as error:
+        raise CorpusError(f"{folder}: cannot be written to ({error.strerror}).") from error
+
+
+def numbered(output: str, part: int, parts: int) -> str:
+    """The name of one of several outputs of an item: a.wav, or a.0.wav, a.1.wav."""
+    stem, ending = os.path.splitext(output)
+    return output if parts == 1 else f"{stem}.{part}{ending}"
+
+
+def relative(output: str, folder: str) -> str:
+    """An output's name below its folder, by which it is known whatever path the folder is reached by."""
+    return os.path.relpath(output, folder)
+
+
+def settings_of(item: Item, settings: str) -> str:
+    """What an item's outputs depend on besides its input."""
+    return settings if item.mel is None else f"{settings} {item.mel}"
