@@ -6,7 +6,7 @@ PIP     = $(BIN)/python -m pip --disable-pip-version-check
 SAMPLE ?=
 PYTEST_ARGS ?= --numprocesses 2 --dist loadgroup
 
-.PHONY: demo test lint check clean
+.PHONY: demo test docs lint check clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/python tools/demo.py $(SAMPLE)
@@ -15,6 +15,10 @@ test: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.dev
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check --fix .
@@ -47,4 +51,4 @@ $(VENV)/.dev: $(VENV)/.demo tests/requirements-peers.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo-output site .pytest_cache .mypy_cache .ruff_cache

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from distill_core.testing import CHECKS
 from tests.conftest import ROOT
+from tests.docs.blocks import TUTORIAL, TUTORIAL_SECTIONS, blocks, steps
 from tests.install.environments import clean, create, link_packages
 
-TUTORIAL = ROOT / "docs" / "plugins.md"
 EXAMPLE = ROOT / "docs" / "examples" / "distill-vocos"
 
 
@@ -42,21 +42,6 @@ def test_a_new_plugin_passes_the_kit_at_once(environment, pytest_packages, tmp_p
 # The tutorial
 
 
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of the tutorial: its language, the words after it, its text."""
-
-    language: str
-    words: str
-    text: str
-
-
-def blocks(section: str) -> list[Block]:
-    """The fenced blocks of one section of docs/plugins.md."""
-    text = TUTORIAL.read_text(encoding="utf-8").split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-    return [Block(*found) for found in re.findall(r"^```(\w*) ?([\w ]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
-
-
 @pytest.fixture
 def author(tmp_path, building, needed, pytest_packages, wheels) -> dict[str, str]:
     """The shell of a newcomer: an environment with pip, which finds distill-core among the wheels built here."""
@@ -77,46 +62,23 @@ def author(tmp_path, building, needed, pytest_packages, wheels) -> dict[str, str
 
 
 def test_the_tutorials_commands_run(author, tmp_path) -> None:
+    """In order, as a newcomer would: what they print is what the page shows."""
     home = tmp_path / "home"
     home.mkdir()
-    output = []
-    for block in blocks("Ten minutes to a plug-in") + blocks("When something goes wrong"):
-        if block.language == "sh":
-            command = ["sh", "-ec", block.text]
-        elif block.language == "python":
-            command = ["python", "-c", block.text]
-        else:
-            continue
-        done = subprocess.run(command, cwd=home, env=author, capture_output=True, text=True)
-        said = f"{block.text}\n{done.stdout}\n{done.stderr}"
-        assert (done.returncode != 0) is (block.words == "fails"), said
-        output.append(done.stdout)
-    together = "\n".join(output)
-    assert "my-voice: One line that tells people what my-voice is good for\n" in together
-    assert "  from      distill-my-voice 0.1.0" in together
-    assert "torch.Size([1, 100, 93]) torch.Size([1, 1, 23808])" in together
-    failed = [text for text in output if "FAIL" in text]
-    assert len(failed) == 1
-    assert "FAIL  halo " in failed[0]
-    assert f"{len(CHECKS)} " not in together or "passed" in together
-    assert (home / "dist" / "distill_my_voice-0.1.0-py3-none-any.whl").exists()
-    assert "my-voice: ready" in output[-1]
+    todo = [step for block in blocks(TUTORIAL) if block.section in TUTORIAL_SECTIONS for step in steps(block)]
+    assert len(todo) > 10
+    page = {"name": TUTORIAL, "isolated": True, "steps": [vars(step) for step in todo]}
+    done = subprocess.run(
+        ["python", str(ROOT / "tests" / "docs" / "page_process.py")],
+        cwd=home, env=author, input=json.dumps(page), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_reference_lists_every_check() -> None:
-    text = TUTORIAL.read_text(encoding="utf-8")
+    text = (ROOT / TUTORIAL).read_text(encoding="utf-8")
     for check in CHECKS:
         assert f"| {check.group} | `{check.name}` | {check.promise} |" in text
-
-
-def test_the_links_of_the_page_lead_somewhere() -> None:
-    text = TUTORIAL.read_text(encoding="utf-8")
-    titles = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", text, re.M)}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in titles
-        else:
-            assert (TUTORIAL.parent / target).exists(), target
 
 
 # Vocos
