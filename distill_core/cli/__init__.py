@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from . import check, doctor, explain, info, list_, new_plugin, playground, vocode, weights
+from . import check, compare, doctor, explain, info, list_, new_plugin, playground, vocode, weights
 
-COMMANDS = (list_, info, vocode, playground, weights, explain, doctor, check, new_plugin)
+COMMANDS = (list_, info, vocode, compare, playground, weights, explain, doctor, check, new_plugin)
 
 
 def build_parser() -> argparse.ArgumentParser:

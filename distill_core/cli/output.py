@@ -24,3 +24,9 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in (head, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         print_line(line.rstrip())
+
+
+def printable(name: str) -> str:
+    """A file's name, or words with one in it, as any stream takes it: what is no text there is escaped."""
+    escaped = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,27 +1,24 @@
-"""`distill-vocoder vocode IN… -o OUT`: sound from mels, or from sound by way of mels."""
+"""`distill-vocoder vocode IN… -o OUT`: sound from mels, or from sound by way of mels; a file, or a corpus."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..audio import FORMATS as AUDIO_FORMATS
-from ..audio import check_writable, read_audio, write_audio
+from ..audio import check_writable
+from ..corpus.bar import Bar
+from ..corpus.batches import Batch, seconds
+from ..corpus.conduct import Conductor, Summary
+from ..corpus.job import Outcome, VocodeJob
+from ..corpus.local import LocalEngine, terminated_as_interrupted
+from ..corpus.plan import Item, Plan, is_corpus
 from ..device import PRECISIONS
-from ..errors import DistillError, InvalidAudioError, OutputExistsError
-from ..mel_files import FORMATS as MEL_FORMATS
-from ..mel_files import read_mel
-from ..registry import registry
-from .output import print_json, print_line
-
-if TYPE_CHECKING:
-    import torch
-
-    from ..vocoder import VocoderBase
+from ..errors import InvalidAudioError, OutputExistsError
+from .output import print_json, print_line, printable
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,7 +27,12 @@ def add_parser(subparsers: Any) -> None:
         help="make sound from mel files, or from audio files by way of their mels",
         description="An audio file is analysed and re-synthesised; a mel (.npy, .pt, .safetensors) is vocoded.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="IN", type=Path, help="audio or mel files")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IN",
+        help="audio or mel files, folders, globs ('clips/**/*.flac') or manifest.jsonl",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -47,46 +49,73 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of the output (default: the vocoder's own)")
     parser.add_argument("--chunk-frames", type=int, metavar="N", help="frames that go through the model at once")
     parser.add_argument("--subtype", help="encoding of the output, such as PCM_24 or FLOAT")
-    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument(
+        "--format",
+        choices=[each[1:] for each in AUDIO_FORMATS],
+        default="wav",
+        help="of files in a folder (default: wav)",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist; do again what is done")
     parser.add_argument("--quiet", action="store_true", help="no progress, no report")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    corpora = parser.add_argument_group(
+        "folders, globs and manifests", "What is missing or changed is done; the tree is kept. See docs/corpora.md."
+    )
+    corpora.add_argument("--workers", type=_count, metavar="N", help="processes (default: as many as make sense)")
+    corpora.add_argument("--threads", type=_count, metavar="N", help="threads of each (default: 1)")
+    corpora.add_argument("--fail-fast", action="store_true", help="begin nothing more after the first failure")
+    corpora.add_argument("--keep-endings", action="store_true", help="a.flac becomes a.flac.wav")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    jobs = plan(args.inputs, args.output, overwrite=args.force)
-    options = {} if args.chunk_frames is None else {"chunk_frames": args.chunk_frames}
-    vocoder = registry.get(
-        args.vocoder,
+    if args.workers is not None or any(is_corpus(each) for each in args.inputs):
+        return _run_corpus(args)
+    return _run_files(args)
+
+
+def _job(args: argparse.Namespace, folder: str | None) -> VocodeJob:
+    return VocodeJob(
+        vocoder=args.vocoder,
         variant=args.variant,
         device=args.device,
         precision=args.precision,
         mel=args.mel,
         sample_rate=args.sample_rate,
         weights=args.weights,
-        **options,
+        options=() if args.chunk_frames is None else (("chunk_frames", args.chunk_frames),),
+        subtype=args.subtype,
+        folder=folder,
+        overwrite=args.force,
+        threads=args.threads,
     )
-    results: list[dict[str, Any]] = []
-    failures = 0
-    for source, target in jobs:
-        try:
-            done = _one(source, target, vocoder, args)
-        except DistillError as error:
-            failures += 1
-            message = str(error) if str(error).startswith(str(source)) else f"{source}: {error}"
-            sys.stderr.write(f"error: {message}\n")
-            results.append({"input": str(source), "error": message})
-            continue
-        results.extend(done)
-        if not args.json and not args.quiet:
-            for each in done:
+
+
+# A few files, in this process
+
+
+def _run_files(args: argparse.Namespace) -> int:
+    items = plan(args.inputs, args.output, overwrite=args.force, ending=f".{args.format}")
+    job = _job(args, None)
+    runner = job.load()
+    outcomes = []
+    for item in items:
+        length = seconds(item, job.frame_seconds)
+        with Bar(args.quiet, 1, length) as bar:
+            [outcome] = runner.run(Batch((item,), (length,)), bar.advance)
+        outcomes.append(outcome)
+        if outcome.status == "failed":
+            sys.stderr.write(f"error: {printable(outcome.reason)}\n")
+        elif not args.json and not args.quiet:
+            for each in _results(outcome):
                 print_line(f"{each['output']}  {each['seconds']:.2f} s, {each['times_real_time']:.2f} x real time")
     if args.json:
-        print_json({"vocoder": repr(vocoder), "report": vocoder.report().to_dict(), "files": results})
-    return 1 if failures else 0
+        results = [each for outcome in outcomes for each in _results(outcome)]
+        print_json({"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict(), "files": results})
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
-def plan(inputs: list[Path], output: str, *, overwrite: bool) -> list[tuple[Path, Path]]:
+def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav") -> list[Item]:
     """Which file each input is written to; nothing is read or computed before this is settled.
 
     Raises:
@@ -94,47 +123,93 @@ def plan(inputs: list[Path], output: str, *, overwrite: bool) -> list[tuple[Path
         InvalidAudioError: an output's ending is none that can be written.
     """
     folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
-    if folder and Path(output).suffix.lower() in AUDIO_FORMATS and not Path(output).is_dir():
-        raise InvalidAudioError(f"{output}: {len(inputs)} inputs need a folder to write to, not one file.")
+    if folder:
+        _check_folder(output, len(inputs))
     jobs: dict[Path, Path] = {}
-    for source in inputs:
-        target = Path(output, f"{source.stem}.wav") if folder else Path(output)
+    for source in map(Path, inputs):
+        target = Path(output, f"{source.stem}{ending}") if folder else Path(output)
         if target in jobs:
             raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.")
-        if target.exists() and any(each.exists() and target.samefile(each) for each in inputs):
+        if target.exists() and any(Path(each).exists() and target.samefile(each) for each in inputs):
             raise OutputExistsError(f"{target}: is an input; choose another output.")
         check_writable(target, overwrite=overwrite)
         jobs[target] = source
-    return [(source, target) for target, source in jobs.items()]
+    return [Item(str(source), str(target)) for target, source in jobs.items()]
 
 
-def _one(source: Path, target: Path, vocoder: VocoderBase, args: argparse.Namespace) -> list[dict[str, Any]]:
-    started = time.perf_counter()
-    if source.suffix.lower() in MEL_FORMATS:
-        waves = list(vocoder.mel_to_waveform(read_mel(source), progress=not args.quiet))
-    else:
-        from ..resynthesis import resynthesize
-
-        wave, rate = read_audio(source)
-        waves = [resynthesize(wave, rate, vocoder, progress=not args.quiet)]
-    elapsed = time.perf_counter() - started
-    targets = [target] if len(waves) == 1 else [_numbered(target, index) for index in range(len(waves))]
-    for wave, each in zip(waves, targets, strict=True):
-        write_audio(each, wave, vocoder.sample_rate, subtype=args.subtype, overwrite=args.force)
-    total = sum(wave.shape[-1] for wave in waves) / vocoder.sample_rate
-    return [_result(source, each, wave, vocoder, total / elapsed) for wave, each in zip(waves, targets, strict=True)]
+def _check_folder(output: str, inputs: int) -> None:
+    if Path(output).suffix.lower() in AUDIO_FORMATS and not Path(output).is_dir():
+        raise InvalidAudioError(f"{output}: {inputs} inputs need a folder to write to, not one file.")
 
 
-def _numbered(target: Path, index: int) -> Path:
-    """One file for each item of a batch of mels."""
-    return target.with_name(f"{target.stem}.{index}{target.suffix}")
+def _results(outcome: Outcome) -> list[dict[str, Any]]:
+    """What is printed of an item: something for each of its outputs, or its error."""
+    if outcome.status == "failed":
+        return [{"input": outcome.item.input, "error": printable(outcome.reason)}]
+    speed = outcome.seconds * len(outcome.outputs) / outcome.took
+    return [
+        {
+            "input": printable(outcome.item.input),
+            "output": printable(output),
+            "seconds": outcome.seconds,
+            "sample_rate": outcome.sample_rate,
+            "times_real_time": speed,
+        }
+        for output in outcome.outputs
+    ]
 
 
-def _result(source: Path, target: Path, wave: torch.Tensor, vocoder: VocoderBase, speed: float) -> dict[str, Any]:
-    return {
-        "input": str(source),
-        "output": str(target),
-        "seconds": wave.shape[-1] / vocoder.sample_rate,
-        "sample_rate": vocoder.sample_rate,
-        "times_real_time": speed,
-    }
+# A corpus, in processes of its own
+
+
+def _run_corpus(args: argparse.Namespace) -> int:
+    _check_folder(args.output, len(args.inputs))
+    job = _job(args, args.output)
+    corpus = Plan(tuple(args.inputs), args.output, ending=f".{args.format}", keep_endings=args.keep_endings)
+    engine = LocalEngine(job, args.workers)
+    conductor = Conductor(corpus, job, engine, fail_fast=args.fail_fast, quiet=args.quiet)
+    engine.unfinished = conductor.unfinished
+    interrupted = False
+    try:
+        with terminated_as_interrupted():
+            conductor.run()
+    except KeyboardInterrupt:
+        interrupted = True
+    _tell(conductor.summary, engine.about, args)
+    if interrupted:
+        sys.stderr.write("interrupted: the same command goes on from there.\n")
+        return 130
+    return 1 if conductor.summary.failed or conductor.summary.stopped else 0
+
+
+def _tell(summary: Summary, about: dict[str, Any], args: argparse.Namespace) -> None:
+    """The end of a run: failures on stderr, counts on stdout."""
+    for outcome in summary.failures:
+        sys.stderr.write(f"error: {printable(outcome.reason)}\n")
+    if (unlisted := summary.failed - len(summary.failures)) > 0:
+        sys.stderr.write(f"error: and {unlisted} files more\n")
+    if summary.stopped:
+        sys.stderr.write(f"stopped ({summary.stopped}): {summary.left} files are left; the same command goes on.\n")
+    if args.json:
+        counts = {name: getattr(summary, name) for name in ("files", "done", "current", "failed", "left")}
+        errors = [{"input": printable(each.item.input), "error": printable(each.reason)} for each in summary.failures]
+        times = {"seconds": summary.seconds, "elapsed": summary.elapsed}
+        known = {"vocoder": about.get("vocoder"), "report": about.get("report")}
+        print_json({**known, "output": printable(summary.folder), **counts, **times, "errors": errors})
+    elif not args.quiet:
+        speed = summary.seconds / summary.elapsed if summary.elapsed else 0.0
+        current = f", {summary.current} were done before" if summary.current else ""
+        failed = f", {summary.failed} failed" if summary.failed else ""
+        left = f", {summary.left} left" if summary.left else ""
+        print_line(
+            f"{printable(summary.folder)}  {summary.files} files: {summary.done} done{current}{failed}{left}; "
+            f"{summary.seconds:.1f} s of sound in {summary.elapsed:.1f} s, {speed:.2f} x real time"
+        )
+
+
+def _count(text: str) -> int:
+    """A whole number of 1 or more, as argparse wants it."""
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value

@@ -19,7 +19,7 @@ WINDOW = 1024
 """Items that are looked at together: bounds memory, and how far the order departs from the plan's."""
 
 MAX_ITEMS = 32
-MAX_SECONDS = 20.0
+MAX_SECONDS = 10.0
 
 _BYTES_PER_FRAME = 400
 """Of a mel whose file has no header to speak of: a guess, for the order and the bar only."""

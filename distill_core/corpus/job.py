@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +32,7 @@ class Outcome:
         reason: why it failed; begins with the file's name.
         outputs: the files that were written.
         seconds: of sound in each of them.
+        channels: of all of them together.
         sample_rate: of them, in Hz.
         took: seconds from reading to the finished waveform; of a batch, an item's share by its length.
         fatal: nothing else can be written either: the disk is full, or no longer there.
@@ -43,6 +43,7 @@ class Outcome:
     reason: str = ""
     outputs: tuple[str, ...] = ()
     seconds: float = 0.0
+    channels: int = 1
     sample_rate: int = 0
     took: float = 0.0
     fatal: bool = False
@@ -112,6 +113,3 @@ def _contents(weights: str) -> list[tuple[str, int, int]]:
     path = Path(os.path.expanduser(weights))
     found = sorted(path.iterdir()) if path.is_dir() else [path]
     return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in found if each.is_file()]
-
-
-Emit = Callable[[Outcome], None]

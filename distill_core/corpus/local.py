@@ -6,6 +6,7 @@ the file is found. At most `_AHEAD` batches are with a worker: one that is compu
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,13 +14,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CorpusError, DistillError
 from .batches import Batch
 from .job import Outcome, VocodeJob
+from .resources import default_workers
+
+if TYPE_CHECKING:
+    from ..vocoder import VocoderBase
+
+log = logging.getLogger(__name__)
 
 _AHEAD = 2
 _DEATHS = 2
@@ -72,21 +79,22 @@ class LocalEngine:
     """Runs a job over batches with several processes.
 
     Args:
-        job: what to do; `threads` should be set, since several processes share the cores.
-        workers: how many processes.
+        job: what to do. By default each worker computes on one thread: many threads on one file gain less than as
+            many files side by side, and the results then do not depend on how many workers there are.
+        workers: how many processes; None for as many as cores and memory are good for, or one for each CUDA device.
         unfinished: of a batch whose worker died, which items still have to be done; by default all whose outcome
             was not told. With a record, those that it does not tell of.
     """
 
     def __init__(
-        self, job: VocodeJob, workers: int, *, unfinished: Callable[[Batch], Iterable[int]] | None = None
+        self, job: VocodeJob, workers: int | None = None, *, unfinished: Callable[[Batch], Iterable[int]] | None = None
     ) -> None:
-        self.job = job
+        self.job = replace(job, threads=job.threads or 1)
         self.count = workers
         self.unfinished = unfinished
         self.about: dict[str, Any] = {}
-        """What a worker said of its vocoder: "vocoder" and "report"."""
         self._workers: list[_Worker] = []
+        self._next: Batch | None = None
         self._suspects: deque[_Task] = deque()
         self._started = 0
         self._stopped = False
@@ -104,50 +112,63 @@ class LocalEngine:
             CorpusError: workers die while they load it.
         """
         source = iter(batches)
+        self._next = next(source, None)
         try:
-            self._start(1)
-            more = True
             while True:
-                more = more and not self._stopped and self._hand_out(source)
-                if not more and not self._suspects and not any(worker.tasks for worker in self._workers):
+                self._hand_out(source)
+                if self._stopped:
+                    self._next = None
+                    self._suspects.clear()
+                if self._next is None and not self._suspects and not any(worker.tasks for worker in self._workers):
                     return
+                self._staff()
                 self._listen(emit, advance)
-                if any(worker.ready for worker in self._workers) and (more or self._suspects):
-                    self._start(self.count)
         finally:
             for worker in self._workers:
                 worker.end()
             self._workers.clear()
 
     def stop(self) -> None:
-        """Hand out nothing more; `run` returns when what was handed out is done. To be called by `emit`."""
+        """Hand out nothing more; `run` returns when what was handed out is done. May be called by `emit`."""
         self._stopped = True
-        self._suspects.clear()
 
-    def _start(self, count: int) -> None:
-        """See that so many workers run. The first one loads alone: it may download, or find that it cannot."""
-        while len(self._workers) < count:
-            self._workers.append(_Worker(self.job, self._started))
+    def _staff(self) -> None:
+        """Start workers, if there is something for them; the first alone: it may download, or find that it cannot."""
+        if not self.about:
+            wanted = 1
+        elif self._next is not None or self._suspects:
+            wanted = self._wanted()
+        else:
+            wanted = 0
+        while len(self._workers) < wanted:
+            job, devices = self.job, self.about.get("devices", 0)
+            if devices > 1 and job.device in ("auto", "cuda"):
+                job = replace(job, device=f"cuda:{self._started % devices}")
+            self._workers.append(_Worker(job, self._started))
             self._started += 1
 
-    def _hand_out(self, source: Iterator[Batch]) -> bool:
-        """Give free workers something to do; False if there is nothing more in `source`.
+    def _wanted(self) -> int:
+        if self.count is None:
+            on_cpu = self.about["device"] == "cpu"
+            threads = self.job.threads or 1
+            self.count = default_workers(self.about["parameters"], threads) if on_cpu else self.about["devices"]
+        return max(1, self.count)
+
+    def _hand_out(self, source: Iterator[Batch]) -> None:
+        """Give free workers something to do: first everybody one batch, then the next, to be read meanwhile.
 
         A suspect goes to a worker that has nothing else, so that it is known what that dies of.
         """
-        for depth in range(_AHEAD):  # first everybody one, then everybody the next
+        for depth in range(_AHEAD):
             for worker in self._workers:
                 if not worker.ready or len(worker.tasks) > depth or any(task.suspect for task in worker.tasks):
                     continue
                 if self._suspects:
                     if not worker.tasks:
                         worker.give(self._suspects.popleft())
-                    continue
-                batch = next(source, None)
-                if batch is None:
-                    return False
-                worker.give(_Task(batch))
-        return True
+                elif self._next is not None and not self._stopped:
+                    worker.give(_Task(self._next))
+                    self._next = next(source, None)
 
     def _listen(self, emit: Emit, advance: Advance) -> None:
         """Wait for word from a worker, and take it in."""
@@ -180,7 +201,11 @@ class LocalEngine:
         worker.pipe.close()
         self._workers.remove(worker)
         if not worker.ready:
-            raise CorpusError(f"A worker ended while it loaded the vocoder: {_how(worker.process.exitcode)}.")
+            how = _how(worker.process.exitcode)
+            if not self._workers:
+                raise CorpusError(f"A worker ended while it loaded the vocoder: {how}.")
+            self.count = len(self._workers)
+            log.warning("A worker ended while it loaded the vocoder (%s); going on with %d.", how, self.count)
         for task in worker.tasks:
             left = [i for i in range(len(task.batch.items)) if i not in task.done]
             rest = task.batch.only(left)
@@ -203,8 +228,6 @@ class LocalEngine:
                 item = rest.items[0]
                 how = _how(worker.process.exitcode)
                 emit(Outcome(item, "failed", f"{item.input}: a worker ended whenever it came to this file: {how}."))
-        if self._stopped:
-            self._suspects.clear()
 
 
 def _how(exitcode: int | None) -> str:
@@ -231,6 +254,23 @@ def _no_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends what runs in here as Ctrl-C does, with time to tidy up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 # In the worker
 
 
@@ -248,7 +288,7 @@ def _work(job: VocodeJob, pipe: Connection) -> None:
 
     try:
         runner = job.load()
-        tell("ready", {"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict()})
+        tell("ready", _about(runner.vocoder))
     except DistillError as error:
         tell("refused", str(error))
         return
@@ -262,6 +302,18 @@ def _work(job: VocodeJob, pipe: Connection) -> None:
             yield batch
 
     runner.run_all(batches(), lambda outcome: tell("outcome", outcome), lambda seconds: tell("seconds", seconds))
+
+
+def _about(vocoder: VocoderBase) -> dict[str, Any]:
+    import torch
+
+    return {
+        "vocoder": repr(vocoder),
+        "report": vocoder.report().to_dict(),
+        "device": vocoder.device.type,
+        "devices": torch.cuda.device_count() if vocoder.device.type == "cuda" else 1,
+        "parameters": vocoder.variant.parameters,
+    }
 
 
 def _end_with_parent() -> None:

@@ -281,7 +281,13 @@ class Runner:
         if started is not None:
             work.took += time.perf_counter() - started
         return Outcome(
-            work.item, "done", outputs=tuple(outputs), seconds=total / parts / rate, sample_rate=rate, took=work.took
+            work.item,
+            "done",
+            outputs=tuple(outputs),
+            seconds=total / parts / rate,
+            channels=parts * channels,
+            sample_rate=rate,
+            took=work.took,
         )
 
 

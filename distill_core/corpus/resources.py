@@ -1,0 +1,52 @@
+"""How many workers a machine is good for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_BASE = 0.6e9
+_PER_PARAMETER = 14.0
+"""Bytes that a worker takes at its peak: so many, and so many for each of the model's parameters.
+
+Measured: HiFi-GAN (13.9 million) and BigVGAN (122 million), fp32, batches as `batches.py` makes them.
+"""
+
+
+def cores() -> int:
+    """Processors that this process may use: its affinity, and what a container's quota is worth."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        count = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return count
+
+
+def memory() -> float:
+    """Bytes of memory that can be had, as far as the system tells; infinity where it does not."""
+    available = float("inf")
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        limit = float(Path("/sys/fs/cgroup/memory.max").read_text())
+        available = min(available, limit - float(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError, StopIteration):
+        pass
+    return available
+
+
+def default_workers(parameters: int | None, threads: int = 1) -> int:
+    """Processes that compute on CPUs side by side: as many as cores and memory allow, at least one.
+
+    Args:
+        parameters: of the model, if known.
+        threads: that each computes with.
+    """
+    each = _BASE + _PER_PARAMETER * (parameters or 0)
+    by_memory = 0.8 * memory() / each
+    return max(1, int(min(cores() // threads, by_memory)))
