@@ -197,7 +197,7 @@ class VocoderBase(abc.ABC):
             check_format: refuse a mel whose first frames plainly are in another format.
 
         Yields:
-            [B, 1, n] pieces of the waveform, as soon as they are certain: `halo` frames behind what has
+            [B, 1, n] pieces of the waveform, as soon as they are certain, `halo` frames behind what has
             arrived. Put together they equal `mel_to_waveform` of the pieces put together.
 
         Raises:
