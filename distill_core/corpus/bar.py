@@ -50,6 +50,8 @@ class Bar(AbstractContextManager["Bar"]):
     def advance(self, seconds: float) -> None:
         """So many more seconds are computed."""
         if self._bar is not None:
+            # The last frame of each file goes beyond its end.
+            self._bar.total = max(self._bar.total, self._bar.n + seconds)
             self._bar.update(seconds)
 
     def file_done(self) -> None:

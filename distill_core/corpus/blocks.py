@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,67 +15,93 @@ from ..errors import InvalidAudioError
 from ..resample import Resampler
 
 if TYPE_CHECKING:
-    import soundfile
-
     from ..mel.spec import MelSpec
 
 BLOCK = 1 << 20
 """Samples of all channels together that are read at once."""
 
+_PROMISED = re.compile(r"(\d+) \(should be (\d+)\)")
+"""libsndfile's words on the sizes in a header of which less is in the file."""
+_SLACK = 4096
+"""Bytes, or samples, that a sloppy header may promise too much."""
+_STREAMED = 0x7FFF0000
+"""Sizes from here on are what is written into the header of a stream whose end is not known."""
+_UNKNOWN = 1 << 60
 
-@contextmanager
-def opened(path: Path, name: str) -> Iterator[soundfile.SoundFile]:
-    """A sound file, to be read.
-
-    Raises:
-        InvalidAudioError: there is none, it is none, or it has no samples; `name` is what it is called.
-    """
-    soundfile = _soundfile()
-    try:
-        sound = soundfile.SoundFile(os.fsencode(path))
-    except soundfile.LibsndfileError as error:
-        if not path.is_file():
-            raise InvalidAudioError(f"{name}: there is no such file.") from error
-        reason = str(error.error_string).rstrip(".")
-        raise InvalidAudioError(f"{name}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error
-    with sound:
-        if sound.frames == 0:
-            raise InvalidAudioError(f"{name}: holds no samples.")
-        yield sound
+_END = 1 << 15
+"""Samples held back until it is known where the end is; a mel's last frame reaches beyond it by less."""
 
 
-def read_whole(sound: soundfile.SoundFile, name: str) -> torch.Tensor:
-    """All of a sound file: [channels, samples].
+class Sound:
+    """A sound file that is read block by block.
+
+    Args:
+        path: where it is.
+        name: what it is called.
+
+    `samples` is what the header says, of each channel; once all blocks are read, what there was.
 
     Raises:
-        InvalidAudioError: as `read_blocks`.
+        InvalidAudioError: there is none, it is none, it has no samples, or its header promises more than is there.
     """
-    return torch.cat(list(read_blocks(sound, name)), dim=1)
 
-
-def read_blocks(file: soundfile.SoundFile, name: str) -> Iterator[torch.Tensor]:
-    """An open sound file as blocks [channels, samples] of float32.
-
-    Raises:
-        InvalidAudioError: NaN or infinity in one of them, or fewer samples than the header says.
-    """
-    read = 0
-    size = max(1, BLOCK // file.channels)
-    while True:
+    def __init__(self, path: Path, name: str) -> None:
+        soundfile = _soundfile()
+        self.name = name
         try:
-            block = file.read(size, dtype="float32", always_2d=True)
-        except _soundfile().LibsndfileError as error:
-            reason = str(error.error_string).rstrip(".")
-            raise InvalidAudioError(f"{name}: breaks off after {read} samples ({reason}).") from error
-        if len(block) == 0:
-            break
-        wave = torch.from_numpy(block).T.contiguous()
-        if not bool(torch.isfinite(wave).all()):
-            raise InvalidAudioError(f"{name}: holds samples that are NaN or infinite.")
-        read += wave.shape[1]
-        yield wave
-    if read < file.frames:
-        raise InvalidAudioError(f"{name}: is cut off: of {file.frames} samples, {read} are there.")
+            self._file = soundfile.SoundFile(os.fsencode(path))
+        except soundfile.LibsndfileError as error:
+            if not path.is_file():
+                raise InvalidAudioError(f"{name}: there is no such file.") from error
+            if not os.access(path, os.R_OK):
+                raise InvalidAudioError(f"{name}: may not be read (permission denied).") from error
+            raise self._unreadable(error) from error
+        self.samples: int = self._file.frames
+        self.channels: int = self._file.channels
+        self.sample_rate: int = self._file.samplerate
+        if self.samples == 0:
+            raise InvalidAudioError(f"{name}: holds no samples.")
+        for promised, there in _PROMISED.findall(self._file.extra_info):
+            if int(there) + _SLACK < int(promised) < _STREAMED:
+                raise InvalidAudioError(f"{name}: is cut off: its header promises {promised} bytes, {there} are there.")
+
+    def __enter__(self) -> Sound:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Blocks [channels, n] of float32.
+
+        Raises:
+            InvalidAudioError: NaN or infinity in one of them, damage, or far fewer samples than the header says.
+        """
+        read, size = 0, max(1, BLOCK // self.channels)
+        while True:
+            try:
+                block = self._file.read(size, dtype="float32", always_2d=True)
+            except _soundfile().LibsndfileError as error:
+                raise self._unreadable(error) from error
+            if len(block) == 0:
+                break
+            wave = torch.from_numpy(block).T.contiguous()
+            if not bool(torch.isfinite(wave).all()):
+                raise InvalidAudioError(f"{self.name}: holds samples that are NaN or infinite.")
+            read += wave.shape[1]
+            yield wave
+        # Decoders of mp3 estimate the length; one that is off by more than 2 % was told of more than there is.
+        if read + max(_SLACK, self.samples // 50) < self.samples < _UNKNOWN:
+            raise InvalidAudioError(f"{self.name}: is cut off: of {self.samples} samples, {read} are there.")
+        self.samples = read
+
+    def whole(self) -> torch.Tensor:
+        """All of it: [channels, samples]."""
+        return torch.cat(list(self), dim=1)
+
+    def _unreadable(self, error: Exception) -> InvalidAudioError:
+        reason = str(getattr(error, "error_string", error)).rstrip(".").removeprefix("Error : ")
+        return InvalidAudioError(f"{self.name}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.")
 
 
 def analyze_blocks(blocks: Iterable[torch.Tensor], sample_rate: int, spec: MelSpec) -> Iterator[torch.Tensor]:
@@ -142,14 +168,20 @@ def _with_last(pieces: Iterator[torch.Tensor]) -> Iterator[tuple[torch.Tensor, b
         yield before, True
 
 
-def cut(waves: Iterable[torch.Tensor], samples: int) -> Iterator[torch.Tensor]:
-    """Pieces [channels, n] as a waveform of so many samples: its end cut off, or silence added."""
-    left = samples
-    channels = 1
+def cut(waves: Iterable[torch.Tensor], samples: Callable[[], int]) -> Iterator[torch.Tensor]:
+    """Pieces [channels, n] as a waveform of so many samples: its end cut off, or silence added.
+
+    Args:
+        samples: says how many, when all pieces have come.
+    """
+    held: torch.Tensor | None = None
+    given = 0
     for wave in waves:
-        channels = wave.shape[0]
-        if left > 0:
-            yield wave[:, :left]
-        left -= wave.shape[1]
-    if left > 0:
-        yield torch.zeros(channels, left)
+        held = wave if held is None else torch.cat([held, wave], dim=1)
+        if held.shape[1] > _END:
+            yield held[:, :-_END]
+            given += held.shape[1] - _END
+            held = held[:, -_END:]
+    if held is not None:
+        rest = max(0, samples() - given)
+        yield torch.nn.functional.pad(held, (0, max(0, rest - held.shape[1])))[:, :rest]

@@ -19,8 +19,9 @@ from ..mel import detect
 from ..mel_files import read_mel
 from ..registry import registry
 from ..resynthesis import analyze
-from . import blocks, files
+from . import files
 from .batches import Batch
+from .blocks import Sound, analyze_blocks, cut
 from .job import Outcome, VocodeJob
 from .plan import Item
 from .record import Journal, numbered
@@ -163,12 +164,12 @@ class Runner:
 
     def _read_sound(self, work: _Work) -> None:
         name = work.item.input
-        with files.local(name) as path, blocks.opened(path, name) as sound:
-            rate, total = sound.samplerate, sound.frames * sound.channels
+        with files.local(name) as path, Sound(path, name) as sound:
+            rate, total = sound.sample_rate, sound.samples * sound.channels
             if total > LONG_SAMPLES or total / rate > LONG_SECONDS:
                 work.long = True
                 return
-            wave = blocks.read_whole(sound, name)
+            wave = sound.whole()
         work.mel = analyze(wave, rate, work.vocoder)
         work.samples = round(wave.shape[1] * work.vocoder.sample_rate / rate)
 
@@ -217,7 +218,7 @@ class Runner:
                 waves = (self._long_mel(work, row, advance) for row in range(rows))
                 work.outcome = self._written(work, waves, rows, 1, started=started)
             else:
-                with files.local(work.item.input) as path, blocks.opened(path, work.item.input) as sound:
+                with files.local(work.item.input) as path, Sound(path, work.item.input) as sound:
                     wave = self._long_sound(work, sound, advance)
                     work.outcome = self._written(work, [wave], 1, sound.channels, started=started)
         except Exception as error:
@@ -230,11 +231,11 @@ class Runner:
             advance(wave.shape[-1] / work.vocoder.sample_rate)
             yield wave[:, 0].cpu()
 
-    def _long_sound(self, work: _Work, sound: Any, advance: Advance) -> Iterator[torch.Tensor]:
+    def _long_sound(self, work: _Work, sound: Sound, advance: Advance) -> Iterator[torch.Tensor]:
         vocoder = work.vocoder
-        mels = blocks.analyze_blocks(blocks.read_blocks(sound, work.item.input), sound.samplerate, vocoder.mel)
-        pieces = vocoder.stream(mels, check_format=False)
-        for wave in blocks.cut(pieces, round(sound.frames * vocoder.sample_rate / sound.samplerate)):
+        pieces = vocoder.stream(analyze_blocks(sound, sound.sample_rate, vocoder.mel), check_format=False)
+        waves = (piece[:, 0].cpu() for piece in pieces)
+        for wave in cut(waves, lambda: round(sound.samples * vocoder.sample_rate / sound.sample_rate)):
             advance(wave.numel() / vocoder.sample_rate)
             yield wave
 
@@ -270,7 +271,9 @@ class Runner:
             if folder is None:
                 check_writable(Path(output), overwrite=self.job.overwrite)
             with files.scratch(folder, output) as path:
-                total += write(path, pieces, rate, channels, subtype=self.job.subtype, name=output)
+                total += write(
+                    path, pieces, rate, channels, name=output, subtype=self.job.subtype, expected=work.samples or 0
+                )
 
                 def record(output: files.Identity, part: int = part) -> None:
                     if self._journal is not None:

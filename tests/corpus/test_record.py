@@ -1,0 +1,140 @@
+"""What a rerun takes for done."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distill_core.corpus import files
+from distill_core.corpus.plan import Item
+from distill_core.corpus.record import Journal, Record, numbered, prepare
+from distill_core.errors import CorpusError
+
+SETTINGS = "hifigan universal fp32"
+
+
+@pytest.fixture
+def item(tmp_path: Path) -> Item:
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    return Item(str(tmp_path / "a.wav"), str(tmp_path / "out" / "sub" / "a.wav"))
+
+
+def write(item: Item, content: bytes = b"result", parts: int = 1, settings: str = SETTINGS) -> None:
+    """What a runner does with a finished item."""
+    folder = str(Path(item.output).parent.parent)
+    journal = Journal(folder, settings)
+    source = files.identity(item.input)
+    assert source is not None
+    for part in range(parts):
+        target = numbered(item.output, part, parts)
+        with files.scratch(folder, target) as path:
+            path.write_bytes(content)
+            files.commit(path, target, lambda output, part=part: journal.add(item, part, parts, source, output))
+    journal.close()
+
+
+def record(item: Item, settings: str = SETTINGS) -> Record:
+    return Record(str(Path(item.output).parent.parent), settings)
+
+
+def test_what_was_written_is_current_and_nothing_else(item: Item) -> None:
+    assert not record(item).is_current(item)
+    write(item)
+    assert record(item).is_current(item)
+    assert not record(item, "other settings").is_current(item)
+    assert record(item, "other settings").is_ours(item.output)
+    assert not record(item).is_current(Item(item.input, item.output, mel="distill-vae"))
+    assert not any(Path(item.output).parent.parent.glob(".distill/part/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "current", "ours"),
+    [
+        (lambda item: Path(item.input).write_bytes(b"other sound"), False, True),
+        (lambda item: os.utime(item.input, ns=(1, 1)), False, True),
+        (lambda item: Path(item.input).unlink(), False, True),
+        (lambda item: Path(item.output).unlink(), False, True),
+        (lambda item: Path(item.output).write_bytes(b"edited"), False, False),
+        (lambda item: os.utime(item.output, ns=(1, 1)), False, False),
+    ],
+    ids=["input other", "input touched", "input gone", "output gone", "output edited", "output touched"],
+)
+def test_a_change_is_seen(item: Item, change: Callable[[Item], object], current: bool, ours: bool) -> None:
+    write(item)
+    change(item)
+    assert record(item).is_current(item) is current
+    assert record(item).is_ours(item.output) is ours
+
+
+def test_killed_between_the_record_and_the_rename_it_is_not_done(item: Item, monkeypatch) -> None:
+    write(item, settings="before")
+    size = Path(item.output).stat().st_size
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(item, content=b"x" * size)
+    assert not record(item).is_current(item)
+    assert record(item).is_ours(item.output)
+    assert Path(item.output).read_bytes() == b"result"
+
+
+def test_an_item_of_several_mels_is_done_when_all_are(item: Item) -> None:
+    write(item, parts=3)
+    assert record(item).is_current(item)
+    Path(numbered(item.output, 1, 3)).unlink()
+    assert not record(item).is_current(item)
+
+
+def test_a_torn_journal_costs_its_last_line_only(item: Item, tmp_path: Path) -> None:
+    other = Item(item.input, item.output.replace("a.wav", "b.wav"))
+    write(item)
+    write(other)
+    known = record(item)
+    journals = sorted((tmp_path / "out/.distill/done").iterdir())
+    assert len(journals) == 2
+    for journal in journals:
+        if b"b.wav" in journal.read_bytes():
+            journal.write_bytes(journal.read_bytes()[:-9])
+        else:
+            journal.write_bytes(b"\xff\x00 no json\n[]\n{}\n" + journal.read_bytes())
+    assert known.is_current(item) and known.is_current(other)
+    assert record(item).is_current(item)
+    assert not record(item).is_current(other)
+
+
+def test_a_record_learns_what_others_add(item: Item) -> None:
+    known = record(item)
+    write(item)
+    assert not known.is_current(item)
+    known.refresh()
+    assert known.is_current(item)
+
+
+def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    with files.scratch(folder, folder) as mine:
+        mine.write_bytes(b"x")
+        process = os.fork()
+        if process == 0:
+            os._exit(0)
+        os.waitpid(process, 0)
+        dead = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process}-"))
+        dead.write_bytes(b"x")
+        prepare(folder)
+        assert mine.exists() and not dead.exists()
+    assert not mine.exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CorpusError, match="cannot be written to"):
+        prepare(str(tmp_path / "file"))
+    if Path("/proc/self").exists():
+        with pytest.raises(CorpusError, match="cannot be written to"):
+            prepare("/proc/self/no folder can be made here")
