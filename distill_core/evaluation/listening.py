@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import pictures
+from ..pictures import Spectrogram
+from . import images
 from .markup import breakable, data_uri, duration, escape, listed, swatch, unit
 from .metrics import METRICS, Metric
 from .runner import Compared, Comparison, Result
@@ -14,9 +15,7 @@ from .sounds import Audio, encode
 from .tables import is_best
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ def _file(comparison: Comparison, index: int, each: Compared, style: Style) -> s
     assert each.recording is not None
     recording = each.recording
     rates = [recording.sample_rate, *(result.sample_rate for result in each.results.values() if result.scores)]
-    plot = pictures.Plot(recording.seconds, min(48_000, max(8_000, *rates)))
-    powers = plot.powers(recording.wave, recording.sample_rate) if style.pictures else None
-    top = pictures.loudest(powers) if powers is not None else 1.0
-    view = _View(each.name, plot, powers, top, style)
+    axes = images.View(recording.seconds, min(48_000, max(8_000, *rates)) / 2)
+    levels = axes.levels(recording.wave, recording.sample_rate) if style.pictures else None
+    top = images.loudest(levels) if levels is not None else 0.0
+    view = _View(each.name, axes, levels, top, style)
     cards = [_reference(view, each)]
     cards += [_card(comparison, view, each, label, result) for label, result in each.results.items()]
     return (
@@ -81,30 +80,29 @@ class _View:
     """One file's pictures and players."""
 
     name: str
-    plot: pictures.Plot
-    reference: NDArray[np.float64] | None
+    axes: images.View
+    reference: Spectrogram | None
     top: float
     style: Style
 
-    def spectrogram(self, power: NDArray[np.float64], of: str) -> str:
-        top_khz = self.plot.sample_rate / 2000
-        alt = f"Spectrogram of {of}: {self.plot.seconds:.2f} s, 0 to {top_khz:g} kHz"
-        return self._axes(pictures.spectrogram(power, self.top), alt, "spectrogram", caption=None)
+    def spectrogram(self, levels: Spectrogram, of: str) -> str:
+        alt = f"Spectrogram of {of}: {self.axes.seconds:.2f} s, 0 to {self.axes.top / 1000:g} kHz"
+        return self._figure(images.of_levels(levels, self.top), alt, "spectrogram")
 
-    def difference(self, power: NDArray[np.float64], of: str) -> str:
+    def difference(self, levels: Spectrogram, of: str) -> str:
         assert self.reference is not None
-        picture = pictures.difference(power, self.reference, self.top)
-        return self._axes(
-            picture, f"Difference of {of} to the reference, in dB", "delta", "Difference to the reference"
-        )
+        picture = images.of_difference(levels, self.reference, self.top)
+        alt = f"Difference of {of} to the reference, in dB"
+        return self._figure(picture, alt, "delta", caption="Difference to the reference")
 
-    def _axes(self, picture: bytes, alt: str, kind: str, caption: str | None) -> str:
+    def _figure(self, picture: bytes, alt: str, kind: str, caption: str = "") -> str:
+        assert self.reference is not None
         frequency = "".join(
             f'<line x1="100%" x2="88%" y1="{100 * place:.2f}%" y2="{100 * place:.2f}%"/>'
             f'<text x="76%" y="{100 * place:.2f}%" dy="0.35em">{label}</text>'
-            for place, label in self.plot.frequency_ticks()
+            for place, label in self.axes.frequency_ticks(self.reference)
         )
-        ticks = self.plot.time_ticks()
+        ticks = self.axes.time_ticks()
         time = "".join(
             f'<line x1="{100 * place:.2f}%" x2="{100 * place:.2f}%" y1="0" y2="4"/>'
             f'<text x="{100 * place:.2f}%" y="15"{_anchor(place)}>{label}{" s" if place == 0 else ""}</text>'
@@ -146,7 +144,7 @@ def _reference(view: _View, each: Compared) -> str:
 
 
 def _colour_bars() -> str:
-    depth, reach = pictures.RANGE_DB, pictures.DIFFERENCE_DB
+    depth, reach = images.RANGE_DB, images.DIFFERENCE_DB
     bars = (
         ("magma", "Level, dB; 0 is the loudest spot of the reference", (f"−{depth}", f"−{depth // 2}", "0")),
         ("diverging", "Difference, dB", (f"−{reach}: too little", "0", f"too much: +{reach}")),
@@ -167,9 +165,9 @@ def _card(comparison: Comparison, view: _View, each: Compared, label: str, resul
     of = f"{each.name}, {label}"
     picture = delta = ""
     if view.reference is not None:
-        power = view.plot.powers(result.wave, result.sample_rate)
-        picture = view.spectrogram(power, of)
-        delta = view.difference(power, of)
+        levels = view.axes.levels(result.wave, result.sample_rate)
+        picture = view.spectrogram(levels, of)
+        delta = view.difference(levels, of)
     player = view.player(result.wave, result.sample_rate, label)
     figures = "".join(
         _score(METRICS[key], value, best=is_best(each, label, METRICS[key]))
@@ -209,11 +207,11 @@ def gradients(style: Style) -> str:
     """The colour bars' fills; referred to by id from all of them."""
     if not style.pictures:
         return ""
-    colours = pictures.palette_stops()
+    colours = images.palette_stops()
     stops = "".join(
         f'<stop offset="{index / (len(colours) - 1):.3f}" stop-color="{each}"/>' for index, each in enumerate(colours)
     )
-    little, much = ("#" + bytes(each).hex() for each in (pictures.TOO_LITTLE, pictures.TOO_MUCH))
+    little, much = ("#" + bytes(each).hex() for each in (images.TOO_LITTLE, images.TOO_MUCH))
     return (
         '<svg class="defs" width="0" height="0" aria-hidden="true"><defs>'
         f'<linearGradient id="magma">{stops}</linearGradient><linearGradient id="diverging">'
