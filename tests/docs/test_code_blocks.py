@@ -147,6 +147,7 @@ def reader(hub: HubServer, trained_hifigan: object, tmp_path: Path) -> Callable[
         "DOCS_HUB_FILES": json.dumps(held),
         "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib")),
         "COLUMNS": "120",
+        "CUDA_VISIBLE_DEVICES": "",  # what pages show is what a machine without a GPU prints
     }
 
     def run(name: str, todo: Sequence[Step]) -> subprocess.CompletedProcess[str]:

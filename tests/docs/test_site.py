@@ -155,7 +155,7 @@ def browser(tmp_path: Path):
 
 
 @pytest.mark.xdist_group("heavy")
-def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser, served) -> None:
+def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser, served, site) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -174,18 +174,21 @@ def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser,
             wait.until(lambda each, script=beyond: each.execute_script(script) == 0, message)
 
     shades = set()
-    for _ in range(3):
+    for _ in range(3):  # as the system, light, dark
         browser.execute_script("document.querySelector('form[data-md-component=palette] label:not([hidden])').click()")
         shades.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
     assert len(shades) == 2
 
-    browser.execute_script("document.querySelector('label[for=__search]').click()")
-    browser.find_element(By.CSS_SELECTOR, "input.md-search__input").send_keys("halo")
-    found = wait.until(lambda each: each.find_elements(By.CSS_SELECTOR, ".md-search-result__item a"))
-    assert any("architecture" in str(each.get_attribute("href")) for each in found)
+    for home in (served, site.as_uri()):  # from a server, and opened as a file
+        browser.get(f"{home}/index.html")
+        browser.execute_script("document.querySelector('label[for=__search]').click()")
+        browser.find_element(By.CSS_SELECTOR, "input.md-search__input").send_keys("halo")
+        found = wait.until(lambda each: each.find_elements(By.CSS_SELECTOR, ".md-search-result__item a"))
+        assert any("architecture" in str(each.get_attribute("href")) for each in found)
 
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
     assert len(urls) > 10
-    assert not [url for url in urls if not url.startswith((f"{served}/", "data:", "blob:"))]
+    own = (f"{served}/", f"{site.as_uri()}/", "data:", "blob:", "about:")
+    assert not [url for url in urls if not url.startswith(own)]
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
