@@ -37,6 +37,11 @@ def version(name: str) -> str | None:
         return None
 
 
+def versions(*metric_packages: str) -> dict[str, str | None]:
+    """Of what has a part in the figures: this package, torch, soxr and those named."""
+    return {name: version(name) for name in ("distill-core", "torch", "soxr", *sorted(set(metric_packages)))}
+
+
 def _pyworld() -> ModuleType:
     """pyworld, or the extension module inside it.
 

@@ -14,7 +14,7 @@ from ..errors import InvalidAudioError, MissingDependencyError, OutputExistsErro
 from .listening import Style, gradients, listening
 from .markup import duration, escape, listed
 from .metrics import METRICS
-from .packages import load, version
+from .packages import load, version, versions
 from .plots import distributions
 from .runner import Comparison
 from .sounds import Audio
@@ -162,8 +162,8 @@ def _figures(comparison: Comparison) -> str:
 
 def _method(comparison: Comparison, style: Style) -> str:
     used = [key for key in METRICS if key in comparison.summary()]
-    packages = sorted({package for key in used if (package := METRICS[key].package)})
-    versions = [f"{name} {version(name)}" for name in ("distill-core", "torch", "soxr", *packages)]
+    packages = [package for key in used if (package := METRICS[key].package)]
+    installed = ", ".join(f"{name} {number}" for name, number in versions(*packages).items() if number)
     limit = comparison.max_seconds
     text = "Channels are mixed to one before anything else. Sounds are brought to the rate of each metric by soxr. "
     text += "Results start with their references and are as long; nothing was shifted, scaled or normalised. "
@@ -175,7 +175,7 @@ def _method(comparison: Comparison, style: Style) -> str:
     return (
         '<section id="method" aria-labelledby="method-h"><h2 id="method-h">Method</h2>'
         f"{definitions(used)}<p>{escape(text)}</p>{_vocoders(comparison)}"
-        f"<p>Versions: {escape(', '.join(versions))}.</p></section>"
+        f"<p>Versions: {escape(installed)}.</p></section>"
     )
 
 

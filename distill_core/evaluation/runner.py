@@ -17,7 +17,7 @@ from ..resynthesis import analyze
 from . import references
 from .choices import VocoderChoice, Vocoders, chosen
 from .metrics import METRICS, Scorer, Scores, Speech, fitted, why_missing
-from .packages import version
+from .packages import versions
 from .references import Recording
 from .summary import Summary, summarize
 
@@ -165,7 +165,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON."""
-        packages = sorted({metric.package for metric in METRICS.values() if metric.package})
+        packages = [metric.package for metric in METRICS.values() if metric.package]
         return {
             "vocoders": [column.to_dict() for column in self.columns],
             "metrics": {
@@ -173,7 +173,7 @@ class Comparison:
                 for key, metric in METRICS.items()
             },
             "missing": self.missing,
-            "packages": {name: version(name) for name in packages},
+            "packages": versions(*packages),
             "max_seconds": self.max_seconds,
             "summary": {key: summary.to_dict() for key, summary in self.summary().items()},
             "files": [each.to_dict() for each in self.files],
