@@ -90,3 +90,19 @@ def _alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def read_bytes(location: str) -> bytes:
+    """What is in a small file."""
+    return Path(location).read_bytes()
+
+
+def write_bytes(location: str, content: bytes) -> None:
+    """Make a small file."""
+    Path(location).parent.mkdir(parents=True, exist_ok=True)
+    Path(location).write_bytes(content)
+
+
+def remove(location: str) -> None:
+    """Remove a file, if it is there."""
+    Path(location).unlink(missing_ok=True)

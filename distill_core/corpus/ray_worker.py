@@ -164,7 +164,7 @@ class Worker:
 
     def _recorded(self, items: list[Item], outcomes: dict[int, Outcome]) -> None:
         """Take in what was written just before a worker was killed, and of which only the record tells."""
-        if self.job.folder is None:
+        if self.job.folder is None or self.job.overwrite:
             return
         record = Record(self.job.folder, self.job.settings)
         for position, item in enumerate(items):
