@@ -39,7 +39,8 @@ def listening(comparison: Comparison, style: Style) -> str:
         )
     rest = len(comparison.measured) - len(shown)
     if rest > 0:
-        lead.append(f"These are the first {len(shown)} files; the figures of all of them are below.")
+        which = "the first recording" if len(shown) == 1 else f"the first {len(shown)} recordings"
+        lead.append(f"Here: {which}. The figures of all {len(comparison.measured)} are below.")
     files = "".join(_file(comparison, index, each, style) for index, each in shown)
     heading = "Listen and look" if style.audio != "none" else "Look"
     return (

@@ -24,7 +24,7 @@ def load(name: str) -> ModuleType:
         return _pyworld() if name == "pyworld" else importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and error.name == package
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (name, package)
         what = "is not installed" if missing else f"cannot be imported ({error})"
         raise MissingDependencyError(f"{package} {what}: {EXTRA}") from error
 
