@@ -121,7 +121,10 @@ class Registry:
 
         Raises:
             UnknownVocoderError: no such name; with the closest names and what to install.
-            PluginBlockedError, PluginConflictError, PluginBrokenError, PluginApiError: as the names say.
+            PluginBlockedError: `DISTILL_VOCODERS_DISABLE` hides it.
+            PluginConflictError: two distributions offer it, and nothing says which one is meant.
+            PluginBrokenError: its plug-in cannot be imported or offers no such card; the original error is `__cause__`.
+            PluginApiError: it was written for another version of the contract.
         """
         return self.activate(self.candidate(name))
 
@@ -132,7 +135,8 @@ class Registry:
         is tried again, until `refresh`.
 
         Raises:
-            PluginBrokenError, PluginApiError: as the names say.
+            PluginBrokenError: it cannot be imported or offers no such card; the original error is `__cause__`.
+            PluginApiError: it was written for another version of the contract.
             PluginError: a plug-in asks for this while it is being imported itself.
         """
         key = _plugin_key(candidate)
@@ -175,7 +179,9 @@ class Registry:
         """The one candidate that `get(name)` would use. From metadata alone.
 
         Raises:
-            UnknownVocoderError, PluginBlockedError, PluginConflictError: as for `card`.
+            UnknownVocoderError: no such name; with the closest names and what to install.
+            PluginBlockedError: `DISTILL_VOCODERS_DISABLE` hides it.
+            PluginConflictError: two distributions offer it, and nothing says which one is meant.
         """
         offers = self._all_candidates().get(name, [])
         settings = self.settings
@@ -274,9 +280,13 @@ class Registry:
             **options: passed to the plug-in, such as `engine=` or `chunk_frames=`.
 
         Raises:
-            UnknownVocoderError, UnknownVariantError: with the names there are.
+            UnknownVocoderError: no such vocoder; with the closest names and what to install.
+            UnknownVariantError: the vocoder has no such variant; with those it has.
             PluginError: the plug-in cannot be used; the original error is its `__cause__`.
-            DeviceError, PrecisionError, MelMismatch, WeightsError: as the names say.
+            DeviceError: the device is not there, does not work, or is none the vocoder runs on.
+            PrecisionError: the precision is unknown, or the device or engine has none such.
+            MelMismatch: mels in the format `mel` cannot be converted to the vocoder's; with the reasons.
+            WeightsError: the weights cannot be had, are damaged, or are another model's.
         """
         state = weights if isinstance(weights, Mapping) else None
         name = self.resolve(name, vocoder_state=state).name
@@ -347,7 +357,8 @@ class Registry:
 
         Raises:
             PluginConflictError: one of its names was registered by hand before.
-            PluginBrokenError, PluginApiError: it failed a check; nothing was changed.
+            PluginBrokenError: it failed a check; nothing was changed.
+            PluginApiError: it was written for another version of the contract; nothing was changed.
         """
         label = name or getattr(plugin, "__name__", None) or type(plugin).__name__
         with self._lock:

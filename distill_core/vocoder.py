@@ -201,7 +201,8 @@ class VocoderBase(abc.ABC):
             arrived. Put together they equal `mel_to_waveform` of the pieces put together.
 
         Raises:
-            InvalidMelError, MelMismatch: as `mel_to_waveform`, when the piece in question arrives.
+            InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
+            MelMismatch: the first frames plainly are of another mel format.
         """
         feed = self._stream_feed()
         opening: list[torch.Tensor] | None = [] if check_format else None

@@ -66,7 +66,8 @@ def load_checkpoint(
 
     Raises:
         WeightsNotFoundError: no such folder or file, no `config.json`, no checkpoint.
-        UnsafeCheckpointError, CheckpointError: see `read_checkpoint`.
+        UnsafeCheckpointError: the file would run code; see `read_checkpoint`.
+        CheckpointError: the file is damaged or holds something else; see `read_checkpoint`.
         WeightsError: see `ensure`.
     """
     names = names or [name for name in (pin.files if pin else ()) if name != CONFIG]
