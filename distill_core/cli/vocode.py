@@ -13,11 +13,13 @@ from ..audio import check_writable
 from ..corpus.bar import Bar
 from ..corpus.batches import Batch, seconds
 from ..corpus.conduct import Conductor, Summary
+from ..corpus.files import is_url, plain
 from ..corpus.job import Outcome, VocodeJob
 from ..corpus.local import LocalEngine, terminated_as_interrupted
 from ..corpus.plan import Item, Plan, is_corpus
+from ..corpus.ray_engine import RayEngine
 from ..device import PRECISIONS
-from ..errors import InvalidAudioError, OutputExistsError
+from ..errors import CorpusError, InvalidAudioError, OutputExistsError
 from .output import print_json, print_line, printable
 
 
@@ -65,11 +67,20 @@ def add_parser(subparsers: Any) -> None:
     corpora.add_argument("--threads", type=_count, metavar="N", help="threads of each (default: 1)")
     corpora.add_argument("--fail-fast", action="store_true", help="begin nothing more after the first failure")
     corpora.add_argument("--keep-endings", action="store_true", help="a.flac becomes a.flac.wav")
+    cluster = parser.add_argument_group("several machines", "See docs/cluster.md.")
+    cluster.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: on Ray (default: local)")
+    cluster.add_argument("--address", help="of Ray: local, auto, HOST:6379 or ray://HOST:10001")
+    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="what a worker of Ray's takes of a GPU")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.workers is not None or any(is_corpus(each) for each in args.inputs):
+    on_ray = args.engine == "ray"
+    if not on_ray and (args.address is not None or args.gpus_per_worker is not None):
+        raise CorpusError("--address and --gpus-per-worker are for --engine ray.")
+    args.inputs, args.output = [plain(each) for each in args.inputs], plain(args.output)
+    elsewhere = any(is_url(each) for each in (*args.inputs, args.output))
+    if on_ray or elsewhere or args.workers is not None or any(is_corpus(each) for each in args.inputs):
         return _run_corpus(args)
     return _run_files(args)
 
@@ -166,9 +177,14 @@ def _run_corpus(args: argparse.Namespace) -> int:
     _check_folder(args.output, len(args.inputs))
     job = _job(args, args.output)
     corpus = Plan(tuple(args.inputs), args.output, ending=f".{args.format}", keep_endings=args.keep_endings)
-    engine = LocalEngine(job, args.workers)
+    engine: LocalEngine | RayEngine
+    if args.engine == "ray":
+        engine = RayEngine(job, args.workers, address=args.address, gpus_per_worker=args.gpus_per_worker)
+    else:
+        engine = LocalEngine(job, args.workers)
     conductor = Conductor(corpus, job, engine, fail_fast=args.fail_fast, quiet=args.quiet)
-    engine.unfinished = conductor.unfinished
+    if isinstance(engine, LocalEngine):
+        engine.unfinished = conductor.unfinished
     interrupted = False
     try:
         with terminated_as_interrupted():

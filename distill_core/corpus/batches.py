@@ -21,6 +21,9 @@ WINDOW = 1024
 MAX_ITEMS = 32
 MAX_SECONDS = 10.0
 
+_BYTES_PER_SECOND = {".wav": 90_000, ".aif": 90_000, ".aiff": 90_000, ".au": 90_000, ".flac": 50_000}
+"""Of a sound elsewhere: a guess."""
+
 _BYTES_PER_FRAME = 400
 """Of a mel whose file has no header to speak of: a guess, for the order and the bar only."""
 
@@ -69,6 +72,11 @@ def group(items: list[Item], lengths: list[float]) -> Iterator[Batch]:
 def seconds(item: Item, frame_seconds: float) -> float:
     """How long an item's sound is, all channels together; 0 for what cannot be read, which costs nothing."""
     try:
+        if files.is_url(item.input):  # it is read once, by a worker: until then its size has to do
+            size = (files.identity(item.input, listed=True) or (0, 0))[0]
+            if item.is_mel:
+                return size / _BYTES_PER_FRAME * frame_seconds
+            return size / _BYTES_PER_SECOND.get(os.path.splitext(item.input)[1].lower(), 16_000)
         with files.local(item.input) as path:
             if item.is_mel:
                 return _frames(path) * frame_seconds

@@ -12,21 +12,42 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from . import remote
+from .remote import Identity, is_url
+
+__all__ = ["Identity", "is_url"]
 
 FOLDER = ".distill"
 """Below an output folder: what is known about it, and what is being written."""
 
-Identity = tuple[int, int]
-"""What tells one state of a file from another: bytes, and nanoseconds of its last change."""
+_listings = remote.Listings()
+
+
+def plain(location: str) -> str:
+    """A path for what is one, written as file:///..., and else what was given."""
+    if location.lower().startswith("file://"):
+        return url2pathname(urlsplit(location).path)
+    return location
 
 
 def join(folder: str, *parts: str) -> str:
     """A location below a folder."""
-    return os.path.join(folder, *parts)
+    return remote.join(folder, *parts) if is_url(folder) else os.path.join(folder, *parts)
 
 
-def identity(location: str) -> Identity | None:
-    """Size and time of a file as it is now, None if there is none."""
+def identity(location: str, *, listed: bool = False) -> Identity | None:
+    """What tells one state of a file from another, None if there is none: bytes, and nanoseconds of its last change.
+
+    Of a URL, bytes and a number made of its ETag or time.
+
+    Args:
+        listed: it may be as old as the last `forget`; asking for thousands is fast then, wherever they are.
+    """
+    if is_url(location):
+        return _listings.identity(location) if listed else remote.identity(location)
     try:
         about = os.stat(location)
     except (FileNotFoundError, NotADirectoryError):
@@ -34,10 +55,25 @@ def identity(location: str) -> Identity | None:
     return about.st_size, about.st_mtime_ns
 
 
+def written(location: str) -> Identity | None:
+    """The identity of an output as `commit` had it recorded; as old as the last `forget` at most."""
+    about = identity(location, listed=True)
+    return (about[0], 0) if about is not None and is_url(location) else about
+
+
+def forget() -> None:
+    """What was listed may have changed."""
+    _listings.forget()
+
+
 @contextmanager
 def local(location: str) -> Iterator[Path]:
     """A path at which the file can be read."""
-    yield Path(location)
+    if is_url(location):
+        with remote.downloaded(location) as path:
+            yield path
+    else:
+        yield Path(location)
 
 
 @contextmanager
@@ -47,6 +83,10 @@ def scratch(folder: str | None, target: str) -> Iterator[Path]:
     Args:
         folder: the output folder that a run works on, whose leftovers `sweep` finds; None for beside `target`.
     """
+    if is_url(target):
+        with remote.scratch() as path:
+            yield path
+        return
     where = Path(join(folder, FOLDER, "part")) if folder is not None else Path(target).parent
     where.mkdir(parents=True, exist_ok=True)
     path = where / f".{_here()}-{os.getpid()}-{secrets.token_hex(6)}.part"
@@ -60,9 +100,15 @@ def commit(path: Path, target: str, record: Callable[[Identity], None]) -> None:
     """Make a file that is complete appear as `target`, and have it recorded.
 
     Recorded first: a file keeps its size and time when it is renamed, so whenever this is interrupted, what lies
-    at `target` either is what the record tells of or is not.
+    at `target` either is what the record tells of or is not. What time it is somewhere else nobody knows before, so
+    of a URL only the size is recorded, and what was there is removed first.
     """
     about = path.stat()
+    if is_url(target):
+        remote.remove(target)
+        record((about.st_size, 0))
+        remote.upload(path, target)
+        return
     record((about.st_size, about.st_mtime_ns))
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
     os.replace(path, target)
@@ -70,11 +116,13 @@ def commit(path: Path, target: str, record: Callable[[Identity], None]) -> None:
 
 def sweep(folder: str) -> None:
     """Remove what processes of this machine that are no more were writing when they ended."""
+    if is_url(folder):  # what a store holds is whole; scratch files were on this machine, in its folder for them
+        return
     part = Path(join(folder, FOLDER, "part"))
     prefix = f".{_here()}-"
     for path in part.glob(f"{prefix}*.part") if part.is_dir() else ():
         pid = path.name[len(prefix) :].partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not alive(int(pid)):
             path.unlink(missing_ok=True)
 
 
@@ -82,7 +130,8 @@ def _here() -> str:
     return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:32]
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -94,15 +143,21 @@ def _alive(pid: int) -> bool:
 
 def read_bytes(location: str) -> bytes:
     """What is in a small file."""
-    return Path(location).read_bytes()
+    return remote.read_bytes(location) if is_url(location) else Path(location).read_bytes()
 
 
 def write_bytes(location: str, content: bytes) -> None:
     """Make a small file."""
+    if is_url(location):
+        remote.write_bytes(location, content)
+        return
     Path(location).parent.mkdir(parents=True, exist_ok=True)
     Path(location).write_bytes(content)
 
 
 def remove(location: str) -> None:
     """Remove a file, if it is there."""
-    Path(location).unlink(missing_ok=True)
+    if is_url(location):
+        remote.remove(location)
+    else:
+        Path(location).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from typing import Any
 from ..audio import FORMATS as WRITTEN
 from ..errors import CorpusError, OutputExistsError
 from ..mel_files import FORMATS as MEL_FORMATS
-from . import files
+from . import files, remote
 
 AUDIO_ENDINGS = (
     ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
@@ -74,7 +74,7 @@ class Plan:
         """
         taken: set[int] = set()
         own = _real(self.folder)
-        roots = [_real(source) for source in self.sources if os.path.isdir(source)]
+        roots = [_real(source) for source in self.sources if _is_folder(source)]
         if own in roots:
             raise CorpusError(f"{self.folder}: is an input as well; choose another folder to write to.")
         # A folder below the sources that is written to is not enumerated; sources below it must stay untouched.
@@ -85,7 +85,7 @@ class Plan:
                 if key in taken:
                     self._refuse(item)
                 taken.add(key)
-                if guarded and (own + os.path.relpath(item.output, self.folder)).startswith(tuple(guarded)):
+                if guarded and (own + _relative(item.output, self.folder)).startswith(tuple(guarded)):
                     raise OutputExistsError(f"{item.output}: lies among the inputs; choose another output folder.")
                 yield item
 
@@ -100,32 +100,43 @@ class Plan:
                     )
 
     def _items(self, source: str) -> Iterator[Item]:
-        if os.path.isdir(source):
+        if _is_folder(source):
             found = False
-            for relative in _walk(source, self.folder):
+            for relative in self._below(source):
                 found = True
-                yield Item(os.path.join(source, relative), self._output(relative))
+                yield Item(files.join(source, relative), self._output(relative))
             if not found:
                 kinds = " ".join((*AUDIO_ENDINGS, *MEL_FORMATS))
                 raise CorpusError(f"{source}: no sound or mel is in this folder. Taken are: {kinds}")
         elif source.lower().endswith(MANIFEST_ENDINGS):
             yield from self._manifest(source)
-        elif glob.has_magic(source) and not os.path.exists(source):
+        elif glob.has_magic(source) and not _is_file(source):
             found = False
             base = glob_base(source)
-            for path in sorted(glob.iglob(source, recursive=True)):
-                if os.path.isfile(path) and not self._own(path):
+            for path in _matching(source):
+                if not self._own(path):
                     found = True
-                    yield Item(path, self._output(os.path.relpath(path, base)))
+                    yield Item(path, self._output(_relative(path, base)))
             if not found:
                 raise CorpusError(f"{source}: no file matches. ** goes through folders, * does not.")
-        elif os.path.exists(source):
+        elif _is_file(source):
             yield Item(source, self._output(os.path.basename(source)))
         else:
             raise CorpusError(f"{source}: there is no such file or folder.")
 
+    def _below(self, folder: str) -> Iterator[str]:
+        """The files of a folder that are taken, relative to it."""
+        if not files.is_url(folder):
+            yield from _walk(folder, self.folder)
+            return
+        for relative in remote.walk(folder):
+            if relative.lower().endswith((*AUDIO_ENDINGS, *MEL_FORMATS)) and not self._own(
+                files.join(folder, relative)
+            ):
+                yield relative
+
     def _own(self, path: str) -> bool:
-        return os.path.realpath(path).startswith(_real(self.folder))
+        return (path if files.is_url(path) else os.path.realpath(path)).startswith(_real(self.folder))
 
     def _output(self, relative: str) -> str:
         name = relative if self.keep_endings else os.path.splitext(relative)[0]
@@ -134,7 +145,7 @@ class Plan:
     def _manifest(self, source: str) -> Iterator[Item]:
         base = os.path.dirname(source)
         try:
-            with open(source, encoding="utf-8") as lines:
+            with files.local(source) as path, open(path, encoding="utf-8") as lines:
                 found = False
                 for number, line in enumerate(lines, 1):
                     if line.strip():
@@ -160,13 +171,15 @@ class Plan:
         for name, value in (("output", output), ("mel", mel)):
             if value is not None and (not isinstance(value, str) or not value):
                 raise CorpusError(f"{where}: {name!r} must be text, not {value!r}.")
-        location = entry["input"] if os.path.isabs(entry["input"]) else os.path.join(base, entry["input"])
+        given = files.plain(entry["input"])
+        absolute = os.path.isabs(given) or files.is_url(given)
+        location = given if absolute else files.join(base, given)
         if output is None:
-            relative = entry["input"]
-            inside = not os.path.isabs(relative) and ".." not in PurePosixPath(relative).parts
+            relative = given
+            inside = not absolute and ".." not in PurePosixPath(relative).parts
             name = os.path.normpath(relative) if inside else os.path.basename(relative)
             return Item(location, self._output(name), mel)
-        if os.path.isabs(output) or ".." in PurePosixPath(output).parts:
+        if os.path.isabs(output) or files.is_url(output) or ".." in PurePosixPath(output).parts:
             raise CorpusError(f"{where}: 'output' must be a path below the output folder, not {output!r}.")
         if os.path.splitext(output)[1].lower() not in WRITTEN:
             raise CorpusError(f"{where}: 'output' must end in {', '.join(WRITTEN)}, not as in {output!r}.")
@@ -175,13 +188,15 @@ class Plan:
 
 def is_corpus(source: str) -> bool:
     """Whether a source stands for many files: a folder, a manifest or a glob."""
-    if os.path.isdir(source) or source.lower().endswith(MANIFEST_ENDINGS):
+    if files.is_url(source) or os.path.isdir(source) or source.lower().endswith(MANIFEST_ENDINGS):
         return True
     return glob.has_magic(source) and not os.path.exists(source)
 
 
 def glob_base(pattern: str) -> str:
     """The folder in front of a glob's first wildcard; what matches keeps its tree below it."""
+    if files.is_url(pattern):
+        return remote.glob_base(pattern)
     parts = Path(pattern).parts
     fixed = next(index for index, part in enumerate(parts) if glob.has_magic(part))
     return os.path.join(*parts[:fixed]) if fixed else "."
@@ -225,7 +240,29 @@ def _is_taken(entry: os.DirEntry[str]) -> bool:
 
 def _real(folder: str) -> str:
     """A folder's true path, with / at its end."""
+    if files.is_url(folder):
+        return folder.rstrip("/") + "/"
     return os.path.join(os.path.realpath(folder), "")
+
+
+def _is_folder(source: str) -> bool:
+    return remote.is_folder(source) if files.is_url(source) else os.path.isdir(source)
+
+
+def _is_file(source: str) -> bool:
+    return remote.identity(source) is not None if files.is_url(source) else os.path.exists(source)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    if files.is_url(pattern):
+        yield from remote.matching(pattern)
+        return
+    yield from (path for path in sorted(glob.iglob(pattern, recursive=True)) if os.path.isfile(path))
+
+
+def _relative(location: str, base: str) -> str:
+    """A location's path below a folder."""
+    return location[len(base.rstrip("/")) + 1 :] if files.is_url(location) else os.path.relpath(location, base)
 
 
 def _inode(path: str) -> tuple[int, int] | None:

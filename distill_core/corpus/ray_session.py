@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import CorpusError, MissingDependencyError
-from .files import _alive
+from .files import alive
 
 _STORE = 128 << 20
 """Bytes of shared memory for what is on its way: parcels of names, never sound."""
@@ -113,7 +113,7 @@ def _session_folder() -> str:
     root = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
     for left in root.glob(f"{_FOLDER}*"):
         pid = left.name.removeprefix(_FOLDER).partition("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
+        if pid.isdigit() and not alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=root)
 

@@ -12,13 +12,17 @@ import errno
 import json
 import os
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError
-from . import files
+from . import files, remote
 from .files import Identity
 from .plan import Item
+
+_SEGMENT = 48_000
+"""Bytes of a journal in an object store, about 200 files: it is put again with each."""
 
 
 class Record:
@@ -40,6 +44,10 @@ class Record:
 
     def refresh(self) -> None:
         """Read what has been added since, by whichever process."""
+        files.forget()
+        if files.is_url(self.folder):
+            self._fetch()
+            return
         done = Path(files.join(self.folder, files.FOLDER, "done"))
         try:
             journals = sorted(path for path in done.iterdir() if path.suffix == ".jsonl")
@@ -54,6 +62,21 @@ class Record:
                     if line.endswith(b"\n"):  # else it is still being written, or never will be
                         self._take(line)
                         self._read[journal.name] = self._read.get(journal.name, 0) + len(line)
+
+    def _fetch(self) -> None:
+        """`refresh` for a folder elsewhere."""
+        done = files.join(self.folder, files.FOLDER, "done")
+        grown = [
+            name
+            for name, (size, _), _ in remote.entries(done)
+            if name.endswith(".jsonl") and size > self._read.get(name, 0)
+        ]
+        with ThreadPoolExecutor(16, thread_name_prefix="journals") as threads:
+            contents = threads.map(lambda name: remote.read_bytes(remote.join(done, name)), grown)
+            for name, content in zip(grown, contents, strict=True):
+                for line in content.splitlines():
+                    self._take(line)
+                self._read[name] = len(content)
 
     def _take(self, line: bytes) -> None:
         try:
@@ -71,19 +94,19 @@ class Record:
         """Whether an item's outputs are there as they were written, from the input as it is, with these settings."""
         name = relative(item.output, self.folder)
         parts = self._parts.get(name, 1)
-        source = files.identity(item.input)
+        source = files.identity(item.input, listed=True)
         if source is None:
             return False
         settings = settings_of(item, self.settings)
         for part in range(parts):
-            there = files.identity(numbered(item.output, part, parts))
+            there = files.written(numbered(item.output, part, parts))
             if there is None or hash((name, part, parts, source, there, settings)) not in self._done:
                 return False
         return True
 
     def is_ours(self, output: str) -> bool:
         """Whether what lies at an output, if anything does, is what a run has written there."""
-        there = files.identity(output)
+        there = files.written(output)
         return there is None or hash((relative(output, self.folder), there)) in self._ours
 
 
@@ -95,6 +118,7 @@ class Journal:
         self.settings = settings
         self._file: int | None = None
         self._torn = False
+        self._segment, self._content = "", b""
 
     def add(self, item: Item, part: int, parts: int, source: Identity, output: Identity) -> None:
         """One output of an item is complete, and about to appear.
@@ -105,6 +129,9 @@ class Journal:
         entry: dict[str, Any] = {"output": relative(item.output, self.folder), "part": part, "parts": parts}
         entry |= {"in": source, "out": output, "settings": settings_of(item, self.settings)}
         line = (json.dumps(entry) + "\n").encode("ascii")
+        if files.is_url(self.folder):
+            self._put(line)
+            return
         if self._file is None:
             done = Path(files.join(self.folder, files.FOLDER, "done"))
             done.mkdir(parents=True, exist_ok=True)
@@ -118,6 +145,14 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._torn = False
 
+    def _put(self, line: bytes) -> None:
+        """`add` for a folder elsewhere, where nothing can be added to: the journal is put again, until it is long."""
+        if not self._segment or len(self._content) > _SEGMENT:
+            name = f"{os.getpid()}-{secrets.token_hex(8)}.jsonl"
+            self._segment, self._content = files.join(self.folder, files.FOLDER, "done", name), b""
+        self._content += line
+        remote.write_bytes(self._segment, self._content)
+
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
@@ -130,6 +165,11 @@ def prepare(folder: str) -> None:
     Raises:
         CorpusError: it cannot be written to.
     """
+    if files.is_url(folder):
+        probe = files.join(folder, files.FOLDER, f"probe-{secrets.token_hex(8)}")
+        files.write_bytes(probe, b"")
+        files.remove(probe)
+        return
     try:
         os.makedirs(files.join(folder, files.FOLDER, "done"), exist_ok=True)
         with files.scratch(folder, folder) as path:
@@ -147,7 +187,7 @@ def numbered(output: str, part: int, parts: int) -> str:
 
 def relative(output: str, folder: str) -> str:
     """An output's name below its folder, by which it is known whatever path the folder is reached by."""
-    return os.path.relpath(output, folder)
+    return output[len(folder.rstrip("/")) + 1 :] if files.is_url(folder) else os.path.relpath(output, folder)
 
 
 def settings_of(item: Item, settings: str) -> str:
