@@ -32,7 +32,7 @@ def breakable(label: str) -> str:
 
 def swatch(comparison: Comparison, label: str) -> str:
     """A vocoder's colour, beside its name everywhere."""
-    return f'<span class="swatch {series(comparison, label)}" aria-hidden="true"></span>'
+    return f'<span class="swatch {series(comparison, label)}" aria-hidden="true">●</span>&nbsp;'
 
 
 def series(comparison: Comparison, label: str) -> str:

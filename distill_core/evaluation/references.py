@@ -85,13 +85,16 @@ def read(path: Path, max_seconds: float | None) -> Recording:
 
 
 def short_names(paths: list[Path]) -> list[str]:
-    """What to call files in a report: their paths below the folder that holds them all, fit to be shown."""
-    folders = {os.path.dirname(os.path.abspath(path)) for path in paths}
-    try:
-        common = os.path.commonpath(folders) if folders else ""
-    except ValueError:  # on two drives
+    """What to call files in a report, fit to be shown: their names, or where two have one, their paths below the
+    folder that holds them all."""
+    if len({path.name for path in paths}) == len(paths):
         return [shown(path.name) for path in paths]
-    return [shown(os.path.relpath(os.path.abspath(path), common)) for path in paths]
+    absolute = [os.path.abspath(path) for path in paths]
+    try:
+        common = os.path.commonpath({os.path.dirname(each) for each in absolute})
+    except ValueError:  # on two drives
+        return [shown(each) for each in absolute]
+    return [shown(os.path.relpath(each, common)) for each in absolute]
 
 
 def shown(text: str) -> str:
