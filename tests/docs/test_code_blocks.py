@@ -142,7 +142,7 @@ def reader(hub: HubServer, trained_hifigan: object, tmp_path: Path) -> Callable[
         **hub.env(tmp_path / "huggingface"),
         "HOME": str(tmp_path),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(HERE / "pins"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE / "pins"), os.environ.get("PYTHONPATH")])),
         "PYTHONDONTWRITEBYTECODE": "1",
         "DOCS_HUB_FILES": json.dumps(held),
         "MPLCONFIGDIR": os.environ.get("MPLCONFIGDIR", str(Path.home() / ".config" / "matplotlib")),

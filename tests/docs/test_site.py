@@ -83,11 +83,11 @@ def test_stylesheets_fetch_nothing_from_elsewhere(site: Path) -> None:
 
 def test_the_reference_has_every_public_name(site: Path) -> None:
     import distill_core
-    from distill_core import errors, mel, testing, weights
+    from distill_core import errors, evaluation, mel, playground, testing, weights
 
     anchors = {name for path in (site / "reference").glob("*.html") for name in Page(path).anchors}
     names = {anchor.rpartition(".")[2] for anchor in anchors}
-    for module in (distill_core, mel, testing, weights):
+    for module in (distill_core, evaluation, mel, playground, testing, weights):
         for name in module.__all__:
             # Said in words: the instance, the marker, a module; and what only the kit itself uses.
             assert name in names | {"registry", "hookimpl", "errors", "Subject"}, f"{module.__name__}.{name}"
