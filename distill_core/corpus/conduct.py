@@ -93,6 +93,8 @@ class Conductor:
         try:
             with Bar(self._quiet, summary.files) as self._bar:
                 self.engine.run(self._measured(), self._take, self._bar.advance)
+            if not summary.stopped:  # files may have come and gone since they were counted
+                summary.files = summary.done + summary.current + summary.failed
         finally:
             summary.elapsed = time.monotonic() - started
             files.sweep(self.plan.folder)

@@ -23,10 +23,10 @@ class Deadly(toy.ToyVocoder):
 
 
 class Slow(toy.ToyVocoder):
-    """Takes a twentieth of a second for each run, so that there is a middle in which to disturb it."""
+    """Takes a twenty-fifth of a second for each run, so that there is a middle in which to disturb it."""
 
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.05)
+        time.sleep(0.04)
         return super()._vocode(mel)
 
 

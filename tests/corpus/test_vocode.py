@@ -1,0 +1,344 @@
+"""`distill-vocoder vocode` over a corpus, with real processes, and what befalls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distill_core.cli import main
+from distill_core.corpus.plan import Item, Plan
+from tests.corpus import hostile
+from tests.corpus.conftest import outputs, tone
+
+soundfile = pytest.importorskip("soundfile")
+
+pytestmark = pytest.mark.xdist_group("heavy")
+
+Command = Callable[..., "subprocess.Popen[str]"]
+
+
+def run(*argv: object) -> int:
+    return main(["vocode", *map(str, argv)])
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_corpus_is_the_same_with_one_worker_and_with_two_and_a_rerun_does_only_what_changed(
+    installed: None, corpus: Path, tmp_path: Path, capsys
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    toy = ("--vocoder", "toy-installed", "--json", "--keep-endings")
+    assert run(corpus, "-o", one, "--workers", 1, *toy) == 0
+    first = result(capsys)
+    assert (first["files"], first["done"], first["failed"], first["left"]) == (14, 14, 0, 0)
+    assert first["report"]["engine"] == "eager"
+    assert run(corpus, "-o", two, "--workers", 2, *toy) == 0
+    capsys.readouterr()
+    assert outputs(one) == outputs(two)
+    assert len(outputs(one)) == 16
+    assert {str(path.relative_to(one).parent) for path in one.rglob("*.wav")} == {".", "deep/er"}
+
+    began = {path: path.stat().st_mtime_ns for path in one.rglob("*.wav")}
+    tone(corpus / "00.wav", samples=900)
+    next((one / "deep" / "er").iterdir()).unlink()
+    (one / "three mels.npy.1.wav").unlink()
+    assert run(corpus, "-o", one, "--workers", 1, *toy) == 0
+    again = result(capsys)
+    assert (again["done"], again["current"]) == (3, 11)
+    changed = {path.name for path in one.rglob("*.wav") if began[path] != path.stat().st_mtime_ns}
+    assert "00.wav.wav" in changed and len(changed) == 5
+    assert soundfile.info(one / "00.wav.wav").frames == 900
+
+    assert run(corpus, "-o", one, "--workers", 1, *toy) == 0
+    idle = result(capsys)
+    assert (idle["done"], idle["current"], idle["vocoder"]) == (0, 14, None)
+
+
+def test_what_a_person_put_there_is_not_overwritten(installed: None, corpus: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "00.wav").write_bytes(b"precious")
+    (out / "three mels.0.wav").write_bytes(b"precious too")
+    assert run(corpus, "-o", out, "--vocoder", "toy-installed", "--workers", 1) == 1
+    captured = capsys.readouterr()
+    assert (out / "00.wav").read_bytes() == b"precious"
+    assert (out / "three mels.0.wav").read_bytes() == b"precious too"
+    assert captured.err.count("--force") == 2
+    assert "14 files: 12 done, 2 failed" in captured.out
+    assert run(corpus, "-o", out, "--vocoder", "toy-installed", "--workers", 1, "--force", "--json") == 0
+    assert result(capsys)["done"] == 14
+    assert (out / "00.wav").read_bytes()[:4] == b"RIFF"
+
+
+def test_hostile_files_are_listed_and_the_others_unaffected(installed, corpus: Path, tmp_path: Path, capsys) -> None:
+    assert run(corpus, "-o", tmp_path / "clean", "--vocoder", "toy-installed", "--keep-endings", "--quiet") == 0
+    odd = os.fsdecode(b"odd \xff\n.wav")
+    said = {**hostile.write_all(corpus), odd: "", "n" * 247 + ".wav": ""}
+    shutil.copy(corpus / "00.wav", corpus / odd)
+    shutil.copy(corpus / "00.wav", corpus / ("n" * 247 + ".wav"))
+    out = tmp_path / "out"
+    assert run(corpus, "-o", out, "--vocoder", "toy-installed", "--keep-endings", "--json", "--workers", 2) == 1
+    printed = result(capsys)
+    bad = {name for name, words in said.items() if words}
+    assert {Path(each["input"]).name for each in printed["errors"]} == bad
+    for each in printed["errors"]:
+        assert said[Path(each["input"]).name] in each["error"]
+    assert printed["failed"] == len(bad) and printed["done"] == 14 + len(said) - len(bad)
+    made = outputs(out)
+    assert soundfile.info(out / "eight channels.wav.wav").channels == 8
+    assert soundfile.info(out / "192 kHz.wav.wav").frames == 8000 // 24
+    assert {name: made[name] for name in outputs(tmp_path / "clean")} == outputs(tmp_path / "clean")
+
+
+def test_fail_fast_begins_nothing_more_and_says_what_is_left(installed: None, tmp_path: Path, capsys) -> None:
+    for i in range(40):
+        tone(tmp_path / "in" / f"{i:02}.wav", samples=8000)
+    soundfile.write(tmp_path / "in" / "long and bad.wav", np.full(9000, np.nan), 8000, subtype="FLOAT")
+    argv = (tmp_path / "in", "-o", tmp_path / "out", "--vocoder", "toy-slow", "--workers", 1)
+    assert run(*argv, "--fail-fast") == 1
+    captured = capsys.readouterr()
+    assert "stopped (--fail-fast)" in captured.err and "the same command goes on" in captured.err
+    done = len(outputs(tmp_path / "out"))
+    assert done < 40 and f"{done} done, 1 failed, {40 - done} left" in captured.out
+    assert run(*argv) == 1
+    assert len(outputs(tmp_path / "out")) == 40
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["{in}", "-o", "{tmp}/out", "--vocoder", "no-such"], "no vocoder 'no-such'"),
+        (["{in}", "-o", "{tmp}/out", "--device", "cuda:77"], "cuda:77"),
+        (["{in}", "-o", "{tmp}/out", "--subtype", "GSM_9000"], "GSM_9000"),
+        (["{in}", "-o", "{tmp}/out.wav"], "need a folder"),
+        (["{in}", "-o", "{in}"], "is an input as well"),
+        (["{tmp}/nothing/*.wav", "-o", "{tmp}/out"], "no file matches"),
+        (["{tmp}/list.jsonl", "-o", "{tmp}/out"], "line 2"),
+        (["{in}", "-o", "{in}/00.wav/x"], "cannot be written to"),
+    ],
+)
+def test_what_cannot_begin_is_one_line(argv, words, installed: None, corpus: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "list.jsonl").write_text('{"input": "in/00.wav"}\n{"input": 5}\n')
+    filled = [each.replace("{in}", str(corpus)).replace("{tmp}", str(tmp_path)) for each in argv]
+    assert run("--vocoder", "toy-installed", "--workers", 1, *filled) == 1
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_explicit_files_and_folders_mix(installed: None, corpus: Path, tmp_path: Path, capsys) -> None:
+    single = tone(tmp_path / "single.aiff")
+    argv = (single, corpus / "deep", f"{corpus}/*.npy", "-o", tmp_path / "out", "--vocoder", "toy-installed")
+    assert run(*argv, "--format", "flac", "--json") == 0
+    assert result(capsys)["done"] == 1 + 8 + 2
+    assert {"single.flac", "one mel.flac", "three mels.2.flac"} <= set(outputs(tmp_path / "out"))
+    assert any(name.startswith("er/") for name in outputs(tmp_path / "out"))
+
+
+# Processes that end before their time
+
+
+def slow_corpus(folder: Path, count: int = 60) -> Path:
+    for i in range(count):
+        tone(folder / f"{i % 3}" / f"{i:03}.wav", samples=2000 + 20 * i)
+    return folder
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until it holds; a wait that does not end is a failure."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def wait_for_more(out: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Until so many outputs are there, of a process that still runs."""
+    wait_for(lambda: len(states(out)) >= count or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+
+
+def wait_for_end(processes: list[int]) -> None:
+    wait_for(lambda: not any(_command_line(each) for each in processes))
+
+
+def states(out: Path) -> dict[str, tuple[int, int]]:
+    """What tells each output from the same one written once more."""
+    abouts = ((str(path), path.stat()) for path in out.rglob("*.wav"))
+    return {name: (about.st_ino, about.st_mtime_ns) for name, about in abouts}
+
+
+def children(pid: int) -> list[int]:
+    """Processes of whom this one is the parent, as /proc tells."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def workers(pid: int) -> list[int]:
+    """Those children that compute; multiprocessing has one more, which keeps its books."""
+    return [each for each in children(pid) if b"spawn_main" in _command_line(each)]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@needs_proc
+def test_killed_at_any_moment_and_run_again_it_is_complete_and_nothing_is_done_twice(
+    command: Command, installed: None, tmp_path: Path
+) -> None:
+    folder, out = slow_corpus(tmp_path / "in", 120), tmp_path / "out"
+    argv = ("vocode", folder, "-o", out, "--vocoder", "toy-slow", "--workers", 2, "--quiet")
+    chance = random.Random(0)
+    for alone in (False, True, False):
+        there = states(out)
+        process = command(*argv)
+        wait_for_more(out, len(there) + 3, process)
+        time.sleep(chance.uniform(0, 0.2))
+        others = children(process.pid)
+        if alone:
+            process.kill()  # those that it has started must notice
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        wait_for_end(others)
+        assert there.items() <= states(out).items()  # none was done twice
+        for content in outputs(out).values():  # each that is there is whole
+            assert content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") == len(content) - 8
+    there = states(out)
+    assert 9 <= len(there) < 120
+    last = command(*argv)
+    assert last.wait() == 0, last.communicate()
+    assert there.items() <= states(out).items()
+    assert not list((out / ".distill" / "part").iterdir())
+    assert run(folder, "-o", tmp_path / "whole", "--vocoder", "toy-installed", "--quiet", "--workers", 1) == 0
+    assert outputs(out) == outputs(tmp_path / "whole")
+    assert len(outputs(out)) == 120
+
+
+@needs_proc
+def test_a_worker_that_is_killed_is_replaced_and_its_files_are_done(command: Command, tmp_path: Path) -> None:
+    folder, out = slow_corpus(tmp_path / "in"), tmp_path / "out"
+    process = command("vocode", folder, "-o", out, "--vocoder", "toy-slow", "--workers", 2, "--json")
+    for count in (5, 25):
+        wait_for_more(out, count, process)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+    printed, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    counts = json.loads(printed)
+    assert (counts["done"], counts["failed"], counts["left"]) == (60, 0, 0)
+    assert len(outputs(out)) == 60
+
+
+def test_a_file_that_kills_every_worker_is_found_and_the_others_are_done(installed, tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        mel = rng.normal(size=(5, 50)).astype(np.float32) - 4
+        mel[2, 7] = 50.0 if i == 2 else mel[2, 7]
+        np.save(tmp_path / "in" / f"{i}.npy", mel)
+    out = tmp_path / "out"
+    assert run(tmp_path / "in", "-o", out, "--vocoder", "toy-deadly", "--workers", 1, "--json") == 1
+    printed = result(capsys)
+    assert (printed["done"], printed["failed"]) == (3, 1)
+    [error] = printed["errors"]
+    assert error["input"].endswith("2.npy") and "SIGKILL" in error["error"]
+    assert sorted(outputs(out)) == ["0.wav", "1.wav", "3.wav"]
+
+
+@needs_proc
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_tidies_up_and_says_how_to_go_on(how: signal.Signals, command: Command, tmp_path: Path) -> None:
+    folder, out = slow_corpus(tmp_path / "in"), tmp_path / "out"
+    process = command("vocode", folder, "-o", out, "--vocoder", "toy-slow", "--workers", 2)
+    wait_for_more(out, 5, process)
+    others = children(process.pid)
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does it
+    else:
+        process.send_signal(how)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in errors and "Traceback" not in errors
+    assert " left; " in printed
+    assert not list((out / ".distill" / "part").iterdir())
+    wait_for_end(others)
+
+
+# Disks
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of half a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=512k", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("only root can mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(installed, small_disk: Path, tmp_path: Path, capsys) -> None:
+    for i in range(80):
+        tone(tmp_path / "in" / f"{i:02}.wav", samples=8000)
+    argv = (tmp_path / "in", "-o", small_disk, "--vocoder", "toy-installed", "--workers", 1)
+    assert run(*argv) == 1
+    captured = capsys.readouterr()
+    assert "No space left on device" in captured.err and "nothing more can be written there" in captured.err
+    assert " left; " in captured.out
+    made = outputs(small_disk)
+    assert 0 < len(made) < 80 and {len(content) for content in made.values()} == {16044}
+    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    assert run(*argv, "--json") == 0
+    again = result(capsys)
+    assert again["current"] == len(made) and again["done"] == 80 - len(made)
+
+
+def test_a_file_that_vanishes_while_it_runs_is_one_failure(installed, tmp_path: Path, capsys, monkeypatch) -> None:
+    for i in range(6):
+        tone(tmp_path / "in" / f"{i}.wav", samples=8000)
+    enumerated, times = Plan.__iter__, []
+
+    def vanishing(self: Plan) -> Iterator[Item]:
+        items = list(enumerated(self))
+        if times:  # it was counted, and is handed out now
+            (tmp_path / "in" / "2.wav").unlink()
+        times.append(1)
+        yield from items
+
+    monkeypatch.setattr(Plan, "__iter__", vanishing)
+    assert run(tmp_path / "in", "-o", tmp_path / "out", "--vocoder", "toy-installed", "--workers", 1, "--json") == 1
+    printed = result(capsys)
+    assert [(each["input"], "no such file" in each["error"]) for each in printed["errors"]] == [
+        (str(tmp_path / "in" / "2.wav"), True)
+    ]
+    assert len(outputs(tmp_path / "out")) == 5
