@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 KEPT_RUNS = 20
 """Runs whose sounds can still be played; older files are deleted."""
 
-STYLE = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto; }
-#dv-title h1 { margin: 0 0 .15rem; font-size: 1.5rem; }
-#dv-title p { margin: 0; opacity: .8; }
-#dv-examples { align-items: center; }
-"""
+SOUND, MEL = "sound", "mel"
+TITLE = (
+    "<h1>Vocoder playground</h1><p>Hear and see what a vocoder makes of a sound, or of a mel. "
+    "Nothing you put in leaves this machine.</p>"
+)
+HINT = (
+    '<p class="dv-hint">[bands, frames] or [1, bands, frames], in the format that the vocoder takes, or in the one '
+    "chosen under Mel format. A file that would run code when it is read is refused.</p>"
+)
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
 class Files:
@@ -75,23 +79,26 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
         progress.stage("Writing the sounds")
         return page.results(made, *files.write(made, vocoder.variant.name))
 
-    def sound(vocoder: VocoderBase, progress: Progress, path: str) -> str:
-        return shown(vocoder, progress, vocode_sound(Path(path), vocoder, progress.job))
+    def check(kind: str, sound: str | None, mel: str | None) -> None:
+        check_mel(mel) if kind == MEL else check_sound(sound)
 
-    def mel(vocoder: VocoderBase, progress: Progress, path: str) -> str:
-        return shown(vocoder, progress, vocode_mel(Path(path), vocoder, progress.job))
+    def work(vocoder: VocoderBase, progress: Progress, kind: str, sound: str, mel: str) -> str:
+        made = (
+            vocode_mel(Path(mel), vocoder, progress.job)
+            if kind == MEL
+            else vocode_sound(Path(sound), vocoder, progress.job)
+        )
+        progress.stage("Writing the sounds")
+        return page.results(made, *files.write(made, vocoder.variant.name))
 
     blocks: gr.Blocks = gr.Blocks(title="distill: vocoder playground", analytics_enabled=False)
     with blocks:
-        gr.HTML(
-            "<h1>Vocoder playground</h1><p>Hear and see what a vocoder makes of a sound, or of a mel. "
-            "Nothing you put in leaves this machine.</p>",
-            elem_id="dv-title",
-        )
-        with gr.Row():
-            with gr.Column(scale=3, min_width=320), gr.Tabs():
-                with gr.Tab("Sound"):
-                    source = gr.Audio(
+        gr.HTML(TITLE, elem_id="dv-title")
+        kind = gr.State(SOUND)
+        with gr.Row(elem_id="dv-main"):
+            with gr.Column(elem_id="dv-in"), gr.Tabs():
+                with gr.Tab("Sound") as sounds:
+                    sound = gr.Audio(
                         sources=["upload", "microphone"],
                         type="filepath",
                         label="Drop a sound, or record one",
@@ -100,28 +107,22 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
                     )
                     with gr.Row(elem_id="dv-examples"):
                         for name, path in examples.items():
-                            button = gr.Button(name, size="sm", min_width=110)
-                            button.click(_constant(str(path)), None, source, api_visibility="private", queue=False)
-                    play = gr.Button("Vocode", variant="primary", size="lg", elem_id="dv-run-sound")
-                with gr.Tab("Mel file"):
-                    spectrum = gr.File(
-                        label="Drop a mel: .npy, .pt or .safetensors, [bands, frames]",
-                        type="filepath",
-                        elem_id="dv-mel",
-                    )
-                    gr.HTML(
-                        '<p class="dv-hint">It has to be in the format under "Takes", or in one that is chosen '
-                        "under Mel format. Files are read as numbers: one that would run code is refused.</p>"
-                    )
-                    sing = gr.Button("Vocode", variant="primary", size="lg", elem_id="dv-run-mel")
-            with gr.Column(scale=2, min_width=300):
-                picker = VocoderPicker(registry, vocoder=vocoder)
-        result = gr.HTML(page.EMPTY, js_on_load=page.SCRIPT, elem_id="dv-results")
-        picker.run(play.click, sound, source, result, check=check_sound)
-        picker.run(sing.click, mel, spectrum, result, check=check_mel)
+                            button = gr.Button(name, size="sm", min_width=100)
+                            button.click(_constant(str(path)), None, sound, **_QUIET)
+                with gr.Tab("Mel file") as mels:
+                    mel = gr.File(label="Drop a mel: .npy, .pt or .safetensors", type="filepath", elem_id="dv-mel")
+                    gr.HTML(HINT)
+            with gr.Column(elem_id="dv-out"):
+                run = gr.Button("Vocode", variant="primary", size="lg", elem_id="dv-run")
+                status = gr.Column()
+                result = gr.HTML(page.EMPTY, js_on_load=page.SCRIPT, elem_id="dv-results")
+            with gr.Column(elem_id="dv-choose"):
+                picker = VocoderPicker(registry, vocoder=vocoder, status=status)
+        sounds.select(_constant(SOUND), None, kind, **_QUIET)
+        mels.select(_constant(MEL), None, kind, **_QUIET)
+        picker.run(run.click, work, [kind, sound, mel], result, check=check)
     return blocks
 
 
 def _constant(value: Any) -> Callable[[], Any]:
     return lambda: value
-

@@ -22,8 +22,8 @@ def write_examples(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     folder.mkdir(parents=True, exist_ok=True)
     if SPEECH.is_file():  # a link where links are not to be had (a checkout on Windows) is no sound
-        found["A spoken sentence"] = Path(shutil.copyfile(SPEECH, folder / SPEECH.name))
-    for name, file, wave in (("A sung vowel", "vowel.wav", vowel()), ("Bells in stereo", "bells.wav", bells())):
+        found["Spoken sentence"] = Path(shutil.copyfile(SPEECH, folder / SPEECH.name))
+    for name, file, wave in (("Sung vowel", "vowel.wav", vowel()), ("Stereo bells", "bells.wav", bells())):
         path = folder / file
         write_audio(path, wave, RATE, overwrite=True)
         found[name] = path

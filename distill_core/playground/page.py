@@ -85,8 +85,8 @@ def results(outcome: Outcome, sound: Path, reference: Path | None) -> str:
     first = _player(before, reference, f"{outcome.source}")
     second = _player(after, sound, "", download=True)
     both = (
-        '<button type="button" class="dv-ab" title="Play; press again to switch to the other at the same moment">'
-        "Play, and switch between the two</button>"
+        '<button type="button" class="dv-ab">Play and compare</button>'
+        '<span class="dv-hear" aria-live="polite"></span>'
         if reference
         else ""
     )
@@ -98,7 +98,7 @@ def results(outcome: Outcome, sound: Path, reference: Path | None) -> str:
         f"{outcome.result[1]:,} Hz, made in {_duration(outcome.elapsed)}</p>"
         f"<p><b>{escape(report.engine)}</b> engine on {escape(report.device)} in {escape(report.precision)}</p>"
         f"<p><b>{outcome.apart:.2g} dB</b> mean difference</p></div>"
-        f'<div class="dv-pair">{first}{second}</div>{both}'
+        f'<div class="dv-compare">{both}</div><div class="dv-pair">{first}{second}</div>'
         f'<div class="dv-player">{_figure(between)}</div>'
         f'<details class="dv-why"><summary>Why this engine, and what else there is to know</summary>{notes}</details>'
         "</div>"

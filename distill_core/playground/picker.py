@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,7 @@ class VocoderPicker:
         rates: offer other sample rates.
         keep: how many vocoders stay loaded.
         bench: shares loaded vocoders and turns with another picker, in place of `registry` and `keep`.
+        status: a `gr.Column` or the like where progress and the stop button go; default: below the information.
 
     Attributes:
         inputs: the form's components, in the order of `Choice.of`'s arguments.
@@ -55,6 +57,7 @@ class VocoderPicker:
         rates: bool = True,
         keep: int = 2,
         bench: Bench | None = None,
+        status: Any = None,
     ) -> None:
         self.bench = bench or Bench(registry or default_registry, keep=keep)
         self.registry = self.bench.registry
@@ -99,8 +102,9 @@ class VocoderPicker:
                 filterable=False,
             )
         self.info = gr.HTML(self._info(*self._values(first)), elem_id="dv-info")
-        self.status = gr.HTML("", elem_id="dv-status")
-        self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="dv-stop")
+        with status or nullcontext():
+            self.status = gr.HTML("", elem_id="dv-status")
+            self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id="dv-stop")
         self.inputs = [self.vocoder, self.variant, self.device, self.precision, self.mel, self.sample_rate]
         self._wire()
 
@@ -125,7 +129,8 @@ class VocoderPicker:
             work: called as `work(vocoder, progress, *values)`; returns the value of the output, or a tuple
                 of them. `progress` is for `mel_to_waveform(progress=)`: it moves the bar and lets the run be
                 stopped.
-            inputs, outputs: a component or several.
+            inputs: a component or several; their values are what `work` is given.
+            outputs: a component or several.
             check: called as `check(*values)` before anything is downloaded or loaded for these values; raises a
                 `DistillError` if they will not do.
             **event: further arguments of the event listener.

@@ -112,7 +112,7 @@ def application(blocks: Any, folder: Path, *, local: bool = True) -> Callable[..
         "pwa": False,
         "root_path": "",
         "theme": _theme(gr),
-        "css": _style(),
+        "css": (Path(__file__).with_name("app.css")).read_text("utf-8"),
         "head": '<meta name="color-scheme" content="light dark">',
     }
     known = inspect.signature(gr.mount_gradio_app).parameters
@@ -235,12 +235,6 @@ def _theme(gr: Any) -> Any:
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Consolas", "monospace"],
     )
-
-
-def _style() -> str:
-    from .app import STYLE
-
-    return STYLE
 
 
 def _refused(host: str, port: int, error: OSError) -> str:
