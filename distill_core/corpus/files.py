@@ -50,7 +50,7 @@ def identity(location: str, *, listed: bool = False) -> Identity | None:
         return _listings.identity(location) if listed else remote.identity(location)
     try:
         about = os.stat(location)
-    except (FileNotFoundError, NotADirectoryError):
+    except (OSError, ValueError):  # what may not be looked at, or cannot exist, is not there
         return None
     return about.st_size, about.st_mtime_ns
 

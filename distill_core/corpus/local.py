@@ -283,8 +283,11 @@ def _work(job: VocodeJob, pipe: Connection) -> None:
     lock = threading.Lock()
 
     def tell(kind: str, value: Any) -> None:
-        with lock:
-            pipe.send((kind, value))
+        try:
+            with lock:
+                pipe.send((kind, value))
+        except OSError:  # nobody is there to be told
+            os._exit(1)
 
     try:
         runner = job.load()

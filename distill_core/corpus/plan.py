@@ -18,6 +18,7 @@ from ..audio import FORMATS as WRITTEN
 from ..errors import CorpusError, OutputExistsError
 from ..mel_files import FORMATS as MEL_FORMATS
 from . import files, remote
+from .hashes import Hashes
 
 AUDIO_ENDINGS = (
     ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
@@ -72,7 +73,7 @@ class Plan:
             CorpusError: a source is not there or has nothing in it, a manifest's line cannot be used, or the
                 output folder is one of the sources.
         """
-        taken: set[int] = set()
+        taken = Hashes()
         own = _real(self.folder)
         roots = [_real(source) for source in self.sources if _is_folder(source)]
         if own in roots:
@@ -81,10 +82,9 @@ class Plan:
         guarded = [root for root in roots if root.startswith(own)]
         for source in self.sources:
             for item in self._items(source):
-                key = hash(item.output)
-                if key in taken:
+                if item.output in taken:
                     self._refuse(item)
-                taken.add(key)
+                taken.add(item.output)
                 if guarded and (own + _relative(item.output, self.folder)).startswith(tuple(guarded)):
                     raise OutputExistsError(f"{item.output}: lies among the inputs; choose another output folder.")
                 yield item

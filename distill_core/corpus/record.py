@@ -19,6 +19,7 @@ from typing import Any
 from ..errors import CorpusError
 from . import files, remote
 from .files import Identity
+from .hashes import Hashes
 from .plan import Item
 
 _SEGMENT = 48_000
@@ -26,7 +27,7 @@ _SEGMENT = 48_000
 
 
 class Record:
-    """What is known of an output folder, at about 200 bytes a file.
+    """What is known of an output folder, at some 16 bytes a file.
 
     Args:
         folder: the output folder.
@@ -36,8 +37,8 @@ class Record:
     def __init__(self, folder: str, settings: str) -> None:
         self.folder = folder
         self.settings = settings
-        self._done: set[int] = set()
-        self._ours: set[int] = set()
+        self._done = Hashes()
+        self._ours = Hashes()
         self._parts: dict[str, int] = {}  # items of more than one output
         self._read: dict[str, int] = {}  # journal -> bytes read of it
         self.refresh()
@@ -83,8 +84,8 @@ class Record:
             entry = json.loads(line)
             name, parts, out = entry["output"], entry["parts"], tuple(entry["out"])
             part = entry["part"]
-            self._done.add(hash((name, part, parts, tuple(entry["in"]), out, entry["settings"])))
-            self._ours.add(hash((numbered(name, part, parts), out)))
+            self._done.add((name, part, parts, tuple(entry["in"]), out, entry["settings"]))
+            self._ours.add((numbered(name, part, parts), out))
             if parts > 1:
                 self._parts[name] = parts
         except (ValueError, KeyError, TypeError, RecursionError):  # damaged: what it told of is done again
@@ -100,14 +101,14 @@ class Record:
         settings = settings_of(item, self.settings)
         for part in range(parts):
             there = files.written(numbered(item.output, part, parts))
-            if there is None or hash((name, part, parts, source, there, settings)) not in self._done:
+            if there is None or (name, part, parts, source, there, settings) not in self._done:
                 return False
         return True
 
     def is_ours(self, output: str) -> bool:
         """Whether what lies at an output, if anything does, is what a run has written there."""
         there = files.written(output)
-        return there is None or hash((relative(output, self.folder), there)) in self._ours
+        return there is None or (relative(output, self.folder), there) in self._ours
 
 
 class Journal:
