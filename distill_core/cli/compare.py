@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(comparison.to_dict())
     elif comparison.summary():
         _print(comparison)
+        sys.stdout.flush()
     if comparison.summary() and args.report is not None:
         size = comparison.write_report(args.report, audio=args.audio, title=args.title, overwrite=args.force)
         sys.stderr.write(f"{args.report}: {size / 1e6:.1f} MB\n")
