@@ -91,7 +91,7 @@ class RayEngine:
         threads = self.job.threads or 1
         with session(self.address, cpus=threads * (self.workers or _cores(threads))) as ray:
             pool, job = self._pool(ray)
-            if len(ray.nodes()) > 1 or ray.util.client.ray.is_connected():
+            if len(ray.nodes()) > 1 or is_client(ray):
                 check_nodes(ray, job, first.items[0])
             self._stage = _stage(ray, job, pool)
             window = [first, *_take(source, _FIRST * pool.workers - 1)]
@@ -178,12 +178,17 @@ def _take(source: Iterator[Batch], count: int) -> list[Batch]:
     return [batch for batch, _ in zip(source, range(count), strict=False)]
 
 
+def is_client(ray: Any) -> bool:
+    """Whether this process is connected to a cluster from outside, by ray://."""
+    return bool(ray.util.client.ray.is_connected())
+
+
 def _stage(ray: Any, job: VocodeJob, pool: _Pool) -> Any:
     """Where the datasets are run from: this process, or one in the cluster if this is only a client of it.
 
     Ray Data cannot be driven by a client.
     """
-    if not ray.util.client.ray.is_connected():
+    if not is_client(ray):
         return Stage(job, pool)
     remote = ray.remote(num_cpus=0, max_concurrency=2)(Stage).remote(job, pool)
     return _RemoteStage(ray, remote)

@@ -34,8 +34,9 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-_OF_OURS = {"RAY_AUTH_MODE": "token", "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
-"""For a Ray started here, whose processes shall not wait a minute for one another when this process was killed."""
+_OF_OURS = {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+"""For a Ray started here: a token, which is not written to the home folder then and which Ray reads once in a process;
+and that its processes do not wait a minute for one another after this one was killed."""
 
 _FOLDER = "distill-ray-"
 
@@ -60,7 +61,7 @@ def session(address: str | None, *, cpus: int | None = None) -> Iterator[Any]:
     verbose = "RAY_BACKEND_LOG_LEVEL" in os.environ  # who set it wants to see what Ray says
     settings = {name: value for name, value in _QUIET.items() if name not in os.environ}
     if address == "local":
-        settings |= {**_OF_OURS, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        settings |= {name: value for name, value in _OF_OURS.items() if name not in os.environ}
     with _environment(settings), warnings.catch_warnings():
         ray = _imported()
         if not verbose:
@@ -131,7 +132,7 @@ def _reach(address: str) -> None:
 
 @contextlib.contextmanager
 def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
+    before = {name: os.environ.get(name) for name in (*settings, "RAY_AUTH_MODE")}  # which Ray itself sets
     os.environ.update(settings)
     try:
         yield

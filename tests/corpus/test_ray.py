@@ -66,6 +66,70 @@ def job(vocoder: str, out: Path) -> VocodeJob:
     return VocodeJob(vocoder=vocoder, folder=str(out), device="cpu")
 
 
+def test_parcels_keep_the_order_and_leave_several_for_each_worker() -> None:
+    for count in (1, 7, 40, 1000):
+        batches: Any = list(range(count))
+        made = parcels(batches, 2)
+        assert [batch for parcel in made for batch in parcel] == batches
+        assert len(made) >= min(count, 16) and max(map(len, made)) <= 16
+
+
+def test_the_ledger_tells_the_next_worker_what_came_of_a_parcel() -> None:
+    ledger = Ledger()
+    outcome = Outcome(Item("a.wav", "out/a.wav"), "done")
+    assert ledger.begin(7) == (1, {}, set())
+    ledger.note(7, 3, outcome)
+    ledger.begin_alone(7, 4)
+    assert ledger.begin(7) == (2, {3: outcome}, {4})
+    ledger.end(7)
+    assert ledger.begin(7) == (1, {}, set())
+    ledger.stop()
+    assert ledger.begin(8)[0] == 0
+    assert [ledger.loading("w"), ledger.loading("w")] == [1, 2]
+    ledger.loaded("w")
+    assert ledger.loading("w") == 1
+
+
+def test_without_ray_and_without_a_cluster_a_sentence_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(errors.CorpusError, match="no Ray answers"), ray_session.session("127.0.0.1:9"):
+        pass
+    with pytest.raises(errors.CorpusError, match="HOST:6379"), ray_session.session("ray://nowhere"):
+        pass
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(errors.MissingDependencyError, match=r"distill-core\[ray\]"), ray_session.session("local"):
+        pass
+
+
+def test_the_driver_killed_and_run_again_goes_on(command: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """The command starts a Ray of its own, which does not outlive it."""
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for number in range(40):
+        mel = np.random.default_rng(number).normal(size=(5, 20 + number)).astype(np.float32) - 4
+        np.save(source / f"{number:02}.npy", mel)
+    argv = ("vocode", source, "-o", out, "--vocoder", "toy-slow", "--engine", "ray", "--workers", 2, "--json")
+    driver = command(*argv)
+    _until(lambda: len(outputs(out)) >= 5 or driver.poll() is not None, "five files are there")
+    assert driver.poll() is None, driver.communicate()
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.wav")}
+    assert 5 <= len(before) < 40
+    again = command(*argv)
+    stdout, stderr = again.communicate(timeout=120)
+    assert again.returncode == 0, stderr
+    said = json.loads(stdout)  # nothing of Ray's is among it
+    assert (said["files"], said["failed"], said["left"]) == (40, 0, 0)
+    assert said["done"] + said["current"] == 40 and said["current"] >= len(before)
+    assert len(outputs(out)) == 40
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert len(_recorded(out)) == 40
+    assert not _session_folders(driver.pid) and not _session_folders(again.pid)
+    assert "Traceback" not in stderr and "raylet" not in stderr
+
+
 def test_a_worker_killed_in_mid_run_changes_no_bit(
     ray: Any, trained_hifigan: Path, speech_files: list[Path], tmp_path: Path
 ) -> None:
@@ -121,8 +185,7 @@ def test_run_from_inside_the_cluster_as_by_a_client(
 ) -> None:
     """The datasets are then run by an actor, which the driver asks for news."""
     monkeypatch.setattr(ray_engine, "is_client", lambda ray: True)
-    monkeypatch.setattr(ray_engine, "_FIRST", 1)  # several windows, one dataset after another
-    monkeypatch.setattr(ray_engine, "_WINDOW", 2)
+    monkeypatch.setattr(ray_engine, "_FIRST", 1)  # two windows, one dataset after the other
     out, alone = tmp_path / "out", tmp_path / "alone"
     (corpus / "broken.wav").write_bytes(b"RIFF")
     summary = conduct(corpus, out, RayEngine(job("toy-slow", out), 1))
@@ -153,69 +216,6 @@ def test_a_node_that_cannot_take_part_is_named_before_anything_is_begun(ray: Any
     finally:
         node.terminate()
         node.wait(timeout=30)
-
-
-def test_the_driver_killed_and_run_again_goes_on(command: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    """The command starts a Ray of its own, which does not outlive it."""
-    source, out = tmp_path / "in", tmp_path / "out"
-    source.mkdir()
-    for number in range(40):
-        mel = np.random.default_rng(number).normal(size=(5, 20 + number)).astype(np.float32) - 4
-        np.save(source / f"{number:02}.npy", mel)
-    argv = ("vocode", source, "-o", out, "--vocoder", "toy-slow", "--engine", "ray", "--workers", 2, "--json")
-    driver = command(*argv)
-    _until(lambda: len(outputs(out)) >= 5, "five files are there")
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*.wav")}
-    assert 5 <= len(before) < 40
-    again = command(*argv)
-    stdout, stderr = again.communicate(timeout=120)
-    assert again.returncode == 0, stderr
-    said = json.loads(stdout)  # nothing of Ray's is among it
-    assert (said["files"], said["failed"], said["left"]) == (40, 0, 0)
-    assert said["done"] + said["current"] == 40 and said["current"] >= len(before)
-    assert len(outputs(out)) == 40
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert len(_recorded(out)) == 40
-    assert not _session_folders(driver.pid) and not _session_folders(again.pid)
-    assert "Traceback" not in stderr and "raylet" not in stderr
-
-
-def test_parcels_keep_the_order_and_leave_several_for_each_worker() -> None:
-    for count in (1, 7, 40, 1000):
-        batches: Any = list(range(count))
-        made = parcels(batches, 2)
-        assert [batch for parcel in made for batch in parcel] == batches
-        assert len(made) >= min(count, 16) and max(map(len, made)) <= 16
-
-
-def test_the_ledger_tells_the_next_worker_what_came_of_a_parcel() -> None:
-    ledger = Ledger()
-    outcome = Outcome(Item("a.wav", "out/a.wav"), "done")
-    assert ledger.begin(7) == (1, {}, set())
-    ledger.note(7, 3, outcome)
-    ledger.begin_alone(7, 4)
-    assert ledger.begin(7) == (2, {3: outcome}, {4})
-    ledger.end(7)
-    assert ledger.begin(7) == (1, {}, set())
-    ledger.stop()
-    assert ledger.begin(8)[0] == 0
-    assert [ledger.loading("w"), ledger.loading("w")] == [1, 2]
-    ledger.loaded("w")
-    assert ledger.loading("w") == 1
-
-
-def test_without_ray_and_without_a_cluster_a_sentence_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(errors.CorpusError, match="no Ray answers"), ray_session.session("127.0.0.1:9"):
-        pass
-    with pytest.raises(errors.CorpusError, match="HOST:6379"), ray_session.session("ray://nowhere"):
-        pass
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(errors.MissingDependencyError, match=r"distill-core\[ray\]"), ray_session.session("local"):
-        pass
 
 
 def _recorded(out: Path) -> list[str]:
