@@ -11,6 +11,7 @@ import errno
 import inspect
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -141,35 +142,51 @@ def serve(
     Raises:
         AddressError: see `bind`.
     """
-    quiet_environment()
-    from . import build  # before anything else, for it tells what is not installed
+    with tempfile.TemporaryDirectory(prefix="distill-playground-", ignore_cleanup_errors=True) as scratch:
+        quiet_environment(Path(scratch))
+        from . import build  # before anything else, for it tells what is not installed
 
-    listener = bind(host, port)
-    with listener, tempfile.TemporaryDirectory(prefix="distill-playground-", ignore_cleanup_errors=True) as scratch:
-        import uvicorn
-
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch, "uploads"))
-        folder = Path(scratch, "sounds").resolve()
-        folder.mkdir()
-        address = url(listener)
-        local = is_loopback(listener)
-        app = application(build(folder, registry, vocoder=vocoder), folder, local=local)
-        sys.stderr.write(f"The playground is at {address}  (Ctrl-C ends it)\n")
-        if not local:
-            sys.stderr.write("It is not on loopback: who can reach this machine can use it.\n")
-        sys.stderr.flush()
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, access_log=False, ws="none")
-        )
-        if open_browser:
-            threading.Timer(0.5, webbrowser.open, [address]).start()
-        try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:  # uvicorn, its work done, hands on the signal that it had caught
-            pass
-        finally:
-            jobs.stop_all(timeout=5)
+        with bind(host, port) as listener:
+            _serve(listener, Path(scratch).resolve(), build, open_browser, registry, vocoder)
     sys.stderr.write("The playground has ended.\n")
+
+
+def _serve(
+    listener: socket.socket,
+    scratch: Path,
+    build: Callable[..., Any],
+    open_browser: bool,
+    registry: Registry | None,
+    vocoder: str | None,
+) -> None:
+    import uvicorn
+
+    folder = scratch / "sounds"
+    folder.mkdir()
+    address = url(listener)
+    local = is_loopback(listener)
+    app = application(build(folder, registry, vocoder=vocoder), folder, local=local)
+    sys.stderr.write(f"The playground is at {address}  (Ctrl-C ends it)\n")
+    if not local:
+        sys.stderr.write("It is not on loopback: who can reach this machine can use it.\n")
+    sys.stderr.flush()
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, access_log=False, ws="none")
+    )
+    if open_browser:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _as_interrupt)  # to a service manager's, too, what was written is cleared away
+    try:
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:  # uvicorn, its work done, hands on the signal that it had caught
+        pass
+    finally:
+        jobs.stop_all(timeout=5)
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def url(listener: socket.socket) -> str:
@@ -184,8 +201,9 @@ def is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def quiet_environment() -> None:
-    """What Gradio reads when it is first imported: it is to report nothing to anybody."""
+def quiet_environment(scratch: Path) -> None:
+    """What Gradio reads when it is first imported: it puts its files there, and reports nothing to anybody."""
+    os.environ["GRADIO_TEMP_DIR"] = str(scratch / "uploads")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 

@@ -65,15 +65,11 @@ class Page:
 
     def choose(self, label: str, option: str) -> None:
         """Take an option of a drop-down list, by the beginning of what it reads."""
-        self.js(
-            "for (const field of document.querySelectorAll('input[role=listbox]'))"
-            " if (field.ariaLabel === arguments[0]) { field.focus(); field.click(); }",
-            label,
-        )
+        self.wait(f"input[aria-label='{label}']").click()
         self.until(lambda: self.find("ul[role=listbox] li"), f"the list {label}")
         for each in self.find("ul[role=listbox] li"):
-            if each.text.lstrip("✓ ").startswith(option):
-                self.js("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", each)
+            if str(each.get_attribute("aria-label")).startswith(option):
+                each.click()
                 self.until(lambda: not self.find("ul[role=listbox] li"), f"the list {label} to close")
                 return
         raise AssertionError(f"{label} offers {[each.text for each in self.find('ul[role=listbox] li')]}")
