@@ -1,19 +1,33 @@
 """Convolutions over time in channels-last layout, their weights packed once for oneDNN.
 
-A signal [B, C, L] travels as a tensor [B, C, 1, L] in torch's channels-last memory format: rows of C
-values, one per position. In that layout oneDNN's blocked kernels take it as it is, and a packed weight
-is read in the order the kernel wants; the plain layout costs a reordering at every call.
+A signal [B, L, C] is rows of C values, one row per position: the layout that oneDNN's blocked kernels take as it
+is, with weights packed in the order they are read; the plain layout costs a reordering at every call.
+
+A convolution goes over the rows tile by tile, into a buffer of the caller's. oneDNN makes a kernel per shape and
+keeps a thousand of them, in the narrow layers of a long signal megabytes each; tiles have a few lengths per layer,
+whatever the signal's, so that nothing is compiled or kept for a new one.
 """
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import platform
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-_ADD: tuple[object, ...] = ("add", 1.0, None, [], None)
+_OPERATIONS = (
+    "_reorder_convolution_weight",
+    "_reorder_convolution_transpose_weight",
+    "_convolution_pointwise",
+    "_convolution_transpose_pointwise",
+    "_nbytes",
+    "data_ptr",
+)
+_SUM: tuple[object, ...] = ("add", 1.0, None, [], None)
 
 
 class EngineUnavailable(Exception):
@@ -26,8 +40,7 @@ def check_available() -> None:
         raise EngineUnavailable(f"this torch ({torch.__version__}) for {platform.machine()} was built without oneDNN")
     if not torch.backends.mkldnn.enabled:
         raise EngineUnavailable("oneDNN is switched off: torch.backends.mkldnn.enabled is False")
-    needed = ("_reorder_convolution_weight", "_reorder_convolution_transpose_weight", "_convolution_pointwise")
-    if missing := [name for name in needed if not hasattr(torch.ops.mkldnn, name)]:
+    if missing := [name for name in _OPERATIONS if not hasattr(torch.ops.mkldnn, name)]:
         raise EngineUnavailable(f"this torch ({torch.__version__}) lacks mkldnn.{missing[0]}")
 
 
@@ -42,61 +55,104 @@ def bf16_instructions() -> str | None:
     return None
 
 
-def to_rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """[B, C, L] -> [B, C, 1, L] in channels-last layout."""
-    return settled(x.unsqueeze(2).to(dtype))
+_TILE_BYTES = 1 << 22
+"""Of a tile, about: so few calls that they cost nothing, and still a fraction of the last cache."""
+_LEAST_ROWS = 80
+"""Of a tile. For 64 rows and fewer oneDNN wants another layout of most weights."""
 
 
-def settled(x: Tensor) -> Tensor:
-    """`x` [B, C, 1, L] with its memory certainly in rows of channels; copies only if it is not."""
-    if x.permute(0, 2, 3, 1).is_contiguous():
-        return x
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+def tile_lengths(channels: int, dtype: torch.dtype) -> tuple[int, ...]:
+    """Rows of the tiles of a layer of so many channels, the longest first; each a quarter of the one before."""
+    lengths = [max(_LEAST_ROWS, _TILE_BYTES // (channels * dtype.itemsize) // 16 * 16)]
+    while lengths[-1] > _LEAST_ROWS:
+        lengths.append(max(_LEAST_ROWS, lengths[-1] // 4 // 16 * 16))
+    return tuple(lengths)
 
 
-_SHORT = 64
-_SHORT_HINT, _FRAMES_HINT = 48, 128
-"""Lengths up to 64 and longer ones are packed for apart, each when first met.
+_CALL = 1 << 16
+"""Values that take about as long to compute as one more call, which reads all weights anew."""
 
-Measured on AVX-512 with every width and kernel of the published models: oneDNN wants one layout for all
-lengths above 64, often another one below, and a weight in the wrong one is reordered at every call,
-which for wide layers takes longer than the convolution. Which one it wants it only says for a length.
-"""
+
+@lru_cache(maxsize=4096)
+def tiles(rows: int, channels: int, lengths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Cover `rows` by tiles (start, length) of these lengths, in little time; the last may go beyond the end."""
+    largest = lengths[0]
+    whole = max(0, rows // largest - 1)
+    covered = (largest,) * whole + _cheapest(rows - whole * largest, _CALL // channels, lengths)[1]
+    return tuple(zip(itertools.accumulate(covered, initial=0), covered, strict=False))
+
+
+def _cheapest(rows: int, call: int, lengths: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    """(cost in rows, lengths): longer tiles before shorter ones, as many as needed of each."""
+    if rows <= 0:
+        return 0, ()
+    longest, *shorter = lengths
+    options = []
+    for count in {rows // longest, -(-rows // longest)} if shorter else {-(-rows // longest)}:
+        cost, rest = _cheapest(rows - count * longest, call, tuple(shorter))
+        options.append((cost + count * (longest + call), (longest,) * count + rest))
+    return min(options)
+
+
+def _image(rows: Tensor) -> Tensor:
+    """[n, C] -> [1, C, 1, n] in torch's channels-last format, the same memory."""
+    return rows[None, None].permute(0, 3, 1, 2)
+
+
+def _rows(image: Tensor) -> Tensor:
+    """[1, C, 1, n] -> [n, C], the same memory."""
+    return image[0, :, 0].t()
+
+
+def _excerpt(x: Tensor, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of `x` [L, C], contiguous; those that it does not have are zeros."""
+    if start >= 0 and stop <= len(x):
+        return x[start:stop]
+    made = x.new_zeros(stop - start, x.shape[1])
+    first, last = max(start, 0), min(stop, len(x))
+    made[first - start : last - start] = x[first:last]
+    return made
 
 
 class _Packed:
-    """A weight in the layout for a length, made from the model's own when that is first needed."""
+    """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
-    def __init__(
-        self, weight: Tensor, dtype: torch.dtype, per_frame: int, dim: int, operation: Any, geometry: tuple[Any, ...]
-    ) -> None:
-        self._weight, self._dtype = weight.detach(), dtype
-        self._channels, self._long = weight.shape[dim], max(_SHORT + 1, _FRAMES_HINT * per_frame)
-        self._operation, self._geometry = operation, geometry
-        self._layouts: dict[bool, Tensor] = {}
+    A weight in another layout is reordered at every call, which can take longer than the convolution; which one is
+    wanted oneDNN only tells by packing.
+    """
 
-    def __call__(self, length: int) -> Tensor:
-        short = length <= _SHORT
-        packed = self._layouts.get(short)
-        if packed is None:
-            weight = self._weight.unsqueeze(2).to(self._dtype).contiguous(memory_format=torch.channels_last)
-            size = [1, self._channels, 1, _SHORT_HINT if short else self._long]
-            packed = self._layouts[short] = self._operation(weight, *self._geometry, size)
-        return packed
+    def __init__(self, pack: Callable[[int], Tensor], lengths: Sequence[int]) -> None:
+        self._of: dict[int, Tensor] = {}
+        for length in lengths:
+            packed = pack(length)
+            same = (other for other in self._of.values() if _same_bytes(packed, other))
+            self._of[length] = next(same, packed)
 
-    def __len__(self) -> int:
-        """How many times it has been packed: 2 at most."""
-        return len(self._layouts)
+    def __getitem__(self, length: int) -> Tensor:
+        return self._of[length]
+
+    @property
+    def layouts(self) -> int:
+        """How many are kept."""
+        return len({id(packed) for packed in self._of.values()})
+
+
+def _same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two packed weights are the same memory, byte for byte."""
+    size, others = (torch.ops.mkldnn._nbytes(packed) for packed in (one, other))
+    if size != others:
+        return False
+    here, there = (torch.ops.mkldnn.data_ptr(packed) for packed in (one, other))
+    return ctypes.string_at(here, size) == ctypes.string_at(there, size)
 
 
 class Conv:
-    """A "same" convolution over time with packed weights. [B, C_in, 1, L] -> [B, C_out, 1, L].
+    """A "same" convolution over time with packed weights. [B, L, C_in] -> [B, L, C_out].
 
     Args:
         weight: [C_out, C_in, kernel], kernel odd.
         bias: [C_out] or None.
         dtype: what it computes in, of input, output and packed weights.
-        per_frame: positions of the input for a mel frame, which tells what lengths to expect.
         negative_slope: leaky ReLU applied to the output on its way out, or None.
     """
 
@@ -107,44 +163,97 @@ class Conv:
         *,
         dtype: torch.dtype,
         dilation: int = 1,
-        per_frame: int = 1,
         negative_slope: float | None = None,
     ) -> None:
-        self.bias = None if bias is None else bias.detach().to(dtype)
-        self._geometry = ((0, dilation * (weight.shape[-1] - 1) // 2), (1, 1), (1, dilation), 1)
+        self.channels = weight.shape[0]
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
+        self._reach = dilation * (weight.shape[-1] - 1) // 2
+        self._wide = max(weight.shape[:2])
+        self._tiles = tile_lengths(self._wide, dtype)
+        self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
         self._attr = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
-        pack = torch.ops.mkldnn._reorder_convolution_weight
-        self.packed = _Packed(weight, dtype, per_frame, 1, pack, self._geometry)
+        plain = _kernel(weight, dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        weight = self.packed(x.shape[-1])
-        return settled(torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._geometry, *self._attr))
+        def pack(length: int) -> Tensor:
+            size = [1, weight.shape[1], 1, length + 2 * self._reach]
+            packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
+            return packed
 
-    def plus(self, x: Tensor, residual: Tensor) -> Tensor:
-        """`self(x) + residual`, added where the convolution writes its output."""
-        weight = self.packed(x.shape[-1])
-        return settled(torch.ops.mkldnn._convolution_pointwise(x, residual, weight, self.bias, *self._geometry, *_ADD))
+        self.packed = _Packed(pack, self._tiles)
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Convolve the rows `x` into `out`, which is returned."""
+        for item, result in zip(x, out, strict=True):
+            for start, length in tiles(len(item), self._wide, self._tiles):
+                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                made = torch.ops.mkldnn._convolution_pointwise(
+                    excerpt, self.packed[length], self.bias, *self._geometry, *self._attr
+                )
+                _put(made, result[start : start + length])
+        return out
+
+    def plus(self, x: Tensor, residual: Tensor, out: Tensor) -> Tensor:
+        """`self(x) + residual`, added where the convolution writes its output; `out` may be `residual`."""
+        for item, added, result in zip(x, residual, out, strict=True):
+            for start, length in tiles(len(item), self._wide, self._tiles):
+                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                made = torch.ops.mkldnn._convolution_pointwise(
+                    excerpt,
+                    _image(_excerpt(added, start, start + length)),
+                    self.packed[length],
+                    self.bias,
+                    *self._geometry,
+                    *_SUM,
+                )
+                _put(made, result[start : start + length])
+        return out
 
 
 class TransposedConv:
-    """A transposed convolution over time with packed weights. [B, C_in, 1, L] -> [B, C_out, 1, L * stride].
+    """A transposed convolution over time with packed weights. [B, L, C_in] -> [B, L * stride, C_out].
 
     Args:
         weight: [C_in, C_out, kernel], kernel - stride even.
         bias: [C_out] or None.
-        dtype, per_frame: as for `Conv`.
+        dtype: as for `Conv`.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype, per_frame: int = 1
-    ) -> None:
-        self.bias = None if bias is None else bias.detach().to(dtype)
-        self._geometry = ((0, (weight.shape[-1] - stride) // 2), (0, 0), (1, stride), (1, 1), 1)
-        pack = torch.ops.mkldnn._reorder_convolution_transpose_weight
-        self.packed = _Packed(weight, dtype, per_frame, 0, pack, self._geometry)
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> None:
+        kernel = weight.shape[-1]
+        padding = (kernel - stride) // 2
+        self.channels, self.stride = weight.shape[1], stride
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
+        # output n sums the inputs m for which n + padding - m * stride is a tap
+        self._reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+        self._wide = max(weight.shape[0], weight.shape[1] * stride)
+        self._tiles = tile_lengths(self._wide, dtype)
+        self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
+        plain = _kernel(weight, dtype)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        weight = self.packed(x.shape[-1])
-        return settled(
-            torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, self.bias, *self._geometry, "none", [], "")
-        )
+        def pack(length: int) -> Tensor:
+            size = [1, weight.shape[0], 1, length + 2 * self._reach]
+            packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(plain, *self._geometry, size)
+            return packed
+
+        self.packed = _Packed(pack, self._tiles)
+
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Upsample the rows `x` into `out`, which is returned."""
+        skip, stride = self._reach * self.stride, self.stride
+        for item, result in zip(x, out, strict=True):
+            for start, length in tiles(len(item), self._wide, self._tiles):
+                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                made = torch.ops.mkldnn._convolution_transpose_pointwise(
+                    excerpt, self.packed[length], self.bias, *self._geometry, "none", [], ""
+                )
+                _put(made[..., skip:], result[start * stride : (start + length) * stride])
+        return out
+
+
+def _kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return weight.detach().unsqueeze(2).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _put(made: Tensor, result: Tensor) -> None:
+    """The first rows of the image `made` into `result` [n, C]."""
+    result.copy_(_rows(made)[: len(result)])

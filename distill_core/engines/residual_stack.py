@@ -1,7 +1,8 @@
 """A HiFi-GAN-like generator run channels-last: what BigVGAN and HiFi-GAN have in common.
 
 First convolution; per stage a transposed convolution and the mean of residual blocks; last convolution.
-What differs between the models, the activations, is passed in.
+What differs between the models, the activations, is passed in. Signals are rows [B, L, C] in buffers that are
+kept from one run to the next.
 
 In bf16 the convolutions' weights and inputs are rounded, the sums are not: the residual stream, six
 additions deep in a block, stays in fp32, and so do the first and the last convolution, which cost next
@@ -17,16 +18,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .channels_last import Conv, TransposedConv, to_rows
+from .channels_last import Conv, TransposedConv
+from .workspace import Workspace
 
 
 class Activation(Protocol):
-    """A pointwise or short-ranged function of a signal [B, C, 1, L]; its result has the compute dtype."""
+    """A pointwise or short-ranged function of rows [B, L, C]."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        """Of `x` into `out`, which has the same dtype, is another buffer, and is returned."""
 
-    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """`s = x + branch` in fp32, and the activation of `s`; neither argument is changed."""
+    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
+        """`x + branch` into `total`, fp32, and the activation of that into `out`, bf16; all are different buffers."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,15 @@ class Step:
     between: Activation | None = None
     second: Conv | None = None
 
-    def inner(self, activated: Tensor) -> tuple[Tensor, Conv]:
-        """Everything up to the step's last convolution: that one's input, and itself."""
+    def inner(self, activated: Tensor, spare: Tensor) -> tuple[Tensor, Tensor, Conv]:
+        """Everything up to the step's last convolution: that one's input, the buffer then free, and itself."""
         if self.second is None:
-            return activated, self.first
-        x = self.first(activated)
-        return (x if self.between is None else self.between(x)), self.second
+            return activated, spare, self.first
+        self.first(activated, spare)
+        if self.between is None:
+            return spare, activated, self.second
+        self.between(spare, activated)
+        return activated, spare, self.second
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,14 @@ class Stage:
 
 
 class ResidualStack:
-    """Mel [B, n_mels, T] -> waveform [B, T * hop_length], float32.
+    """Mel [B, n_mels, T] -> waveform [B, T * hop_length], float32. For one thread at a time.
 
     Args:
-        pre, post: first and last convolution, in fp32.
+        pre: first convolution, in fp32.
         stages: in order.
         before_up: applied to each stage's input, in place if it likes; the identity for BigVGAN.
         before_post: activation before `post`, fp32 to fp32.
+        post: last convolution, to one channel, in fp32.
         final: what makes samples of `post`'s output.
     """
 
@@ -75,48 +82,64 @@ class ResidualStack:
         pre: Conv,
         stages: Sequence[Stage],
         before_up: Callable[[Tensor], Tensor],
-        before_post: Callable[[Tensor], Tensor],
+        before_post: Activation,
         post: Conv,
         final: Callable[[Tensor], Tensor],
     ) -> None:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
+        self.space = Workspace()
 
     def __call__(self, mel: Tensor) -> Tensor:
-        x = self.pre(to_rows(mel, torch.float32))
+        batch, length = mel.shape[0], mel.shape[-1]
+        rows = mel.to(torch.float32).transpose(1, 2).contiguous()
+        x = self.pre(rows, self._take("total", torch.float32, batch, length, self.pre.channels))
         for stage in self.stages:
-            mean = _mean_fp32 if stage.dtype == torch.float32 else _mean_bf16
-            x = mean(stage.blocks, stage.up(self.before_up(x).to(stage.dtype)))
-        x = self.post(self.before_post(x))
-        return self.final(x[:, 0, 0])
+            x = self.before_up(x)
+            if x.dtype != stage.dtype:
+                x = self._take("activated", stage.dtype, *x.shape).copy_(x)
+            length *= stage.up.stride
+            x = stage.up(x, self._take("x", stage.dtype, batch, length, stage.up.channels))
+            x = self._mean_fp32(stage, x) if stage.dtype == torch.float32 else self._mean_bf16(stage, x)
+        x = self.before_post(x, self._take("activated", torch.float32, *x.shape))
+        x = self.post(x, self._take("x", torch.float32, batch, length, 1))
+        return self.final(x[:, :, 0].clone())
 
+    def _take(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
+        return self.space.take(name, dtype, *shape)
 
-def _mean_fp32(blocks: Sequence[Sequence[Step]], x: Tensor) -> Tensor:
-    """Here oneDNN adds the residual while it writes a convolution's output."""
-    total: Tensor | None = None
-    for block in blocks:
-        y = x
-        for step in block:
-            inner, last = step.inner(step.before(y))
-            y = last.plus(inner, y)
-        total = y if total is None else total.add_(y)
-    assert total is not None
-    return total.div_(len(blocks))
+    def _mean_fp32(self, stage: Stage, x: Tensor) -> Tensor:
+        """Here oneDNN adds the residual while it writes a convolution's output."""
+        activated, spare, stream, total = (
+            self._take(name, torch.float32, *x.shape) for name in ("activated", "spare", "stream", "total")
+        )
+        for number, block in enumerate(stage.blocks):
+            y = x
+            for step in block:
+                inner, _, last = step.inner(step.before(y, activated), spare)
+                y = last.plus(inner, y, stream)
+            if number == 0:
+                total.copy_(y)
+            else:
+                total.add_(y)
+        return total.div_(len(stage.blocks))
 
-
-def _mean_bf16(blocks: Sequence[Sequence[Step]], x: Tensor) -> Tensor:
-    """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
-    total: Tensor | None = None
-    for block in blocks:
-        y, activated = x, block[0].before(x)
-        for i, step in enumerate(block):
-            inner, last = step.inner(activated)
-            branch = last(inner)
-            if i + 1 < len(block):
-                y, activated = block[i + 1].before.after(y, branch)
-        if total is None:
-            total = torch.add(y, branch) if y.dtype == torch.float32 else y.float().add_(branch)
-        else:
-            total.add_(y).add_(branch)
-    assert total is not None
-    return total.div_(len(blocks))
+    def _mean_bf16(self, stage: Stage, x: Tensor) -> Tensor:
+        """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
+        total, here, there = (self._take(name, torch.float32, *x.shape) for name in ("total", "stream", "next stream"))
+        activated, spare = (self._take(name, x.dtype, *x.shape) for name in ("activated", "spare"))
+        for number, block in enumerate(stage.blocks):
+            y = x
+            block[0].before(x, activated)
+            for i, step in enumerate(block):
+                inner, free, last = step.inner(activated, spare)
+                branch = last(inner, free)
+                if i + 1 < len(block):
+                    block[i + 1].before.after(y, branch, there, inner)
+                    y, here, there = there, there, here
+                    activated, spare = inner, branch
+            if number == 0:
+                total.copy_(y).add_(branch)
+            else:
+                total.add_(y).add_(branch)
+        return total.div_(len(stage.blocks))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,34 +24,33 @@ FP32_STAGES = 1
 class LeakyReLU:
     """As `residual_stack.Activation`."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x, SLOPE)
+    def __init__(self, slope: float) -> None:
+        self._slope = slope
 
-    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        total = torch.add(x, branch) if x.dtype == torch.float32 else x.float().add_(branch)
-        return total, F.leaky_relu_(total.to(branch.dtype, copy=True), SLOPE)
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        return F.leaky_relu_(out.copy_(x), self._slope)
+
+    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
+        self(total.copy_(x).add_(branch), out)
 
 
 def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
     config = model.config
     count = len(config.block_kernels)
-    leaky = LeakyReLU()
+    leaky = LeakyReLU(SLOPE)
 
-    def conv(module: Any, rate: int, dtype: torch.dtype, slope: float | None = None) -> Conv:
-        return Conv(
-            module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, per_frame=rate, negative_slope=slope
-        )
+    def conv(module: Any, dtype: torch.dtype, slope: float | None = None) -> Conv:
+        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, negative_slope=slope)
 
-    def block(module: Any, rate: int, dtype: torch.dtype) -> list[Step]:
+    def block(module: Any, dtype: torch.dtype) -> list[Step]:
         if config.resblock == "2":
-            return [Step(leaky, conv(one, rate, dtype)) for one in module.convs]
+            return [Step(leaky, conv(one, dtype)) for one in module.convs]
         return [
-            Step(leaky, conv(dilated, rate, dtype, SLOPE), None, conv(plain, rate, dtype))
+            Step(leaky, conv(dilated, dtype, SLOPE), None, conv(plain, dtype))
             for dilated, plain in zip(module.convs1, module.convs2, strict=True)
         ]
 
-    rates = [math.prod(config.rates[:i]) for i in range(len(config.rates) + 1)]
     # The narrow stages at the end cost little, and what they round is heard as noise between the words.
     dtypes = [dtype] * len(config.rates)
     for i in range(max(1, len(dtypes) - FP32_STAGES), len(dtypes)):
@@ -62,8 +60,8 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     stages = [
         Stage(
             dtypes[i],
-            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtypes[i], per_frame=rates[i]),
-            [block(module, rates[i + 1], dtypes[i]) for module in blocks[i * count : (i + 1) * count]],
+            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtypes[i]),
+            [block(module, dtypes[i]) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
@@ -71,8 +69,8 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         pre=Conv(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
         stages=stages,
         before_up=lambda x: F.leaky_relu_(x, SLOPE),
-        before_post=lambda x: F.leaky_relu_(x, FINAL_SLOPE),
-        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
+        before_post=LeakyReLU(FINAL_SLOPE),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh,
     )
     return Fast(stack)

@@ -7,6 +7,7 @@ waiting for each other at the end of tiny operations.
 from __future__ import annotations
 
 import builtins
+import itertools
 import multiprocessing
 import threading
 from collections.abc import Iterator
@@ -194,7 +195,8 @@ def test_the_activation_in_torch(length: int, monkeypatch: pytest.MonkeyPatch) -
     activation = Activation1d(SnakeBeta(5, logscale=True))
     x = random_mel(5, length, batch=2)
     with torch.inference_mode():
-        ours = matmul_snake.MatmulSnake(activation)(channels_last.to_rows(x, torch.float32))[:, :, 0]
+        rows = x.transpose(1, 2).contiguous()
+        ours = matmul_snake.MatmulSnake(activation)(rows, torch.empty_like(rows)).transpose(1, 2)
         torch.testing.assert_close(ours, activation(x), rtol=1e-5, atol=1e-5)
 
 
@@ -265,21 +267,73 @@ def test_what_is_not_finite_reaches_no_kernel(
 # What must not grow
 
 
-def test_ten_lengths_compile_once_and_pack_twice_at_most(small: dict[str, Any]) -> None:
+def convolutions(fast: BigVGANVocoder) -> list[Any]:
+    stack: Any = fast._fast and fast._fast.run
+    convs = [stack.pre, stack.post, *(stage.up for stage in stack.stages)]
+    return convs + [c for s in stack.stages for b in s.blocks for step in b for c in (step.first, step.second)]
+
+
+LENGTHS = (1, 2, 3, 5, 7, 11, 13, 17, 40, 90)
+
+
+def test_ten_lengths_compile_and_pack_once(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from distill_bigvgan.engines import snake_kernels
 
     fast = vocoder(small)
     fast.report()
     compiled = snake_kernels.compiled()
     addresses = [snake_kernels.address(name) for name in compiled]
-    stack: Any = fast._fast and fast._fast.run
-    convs = [stack.pre, stack.post, *(stage.up for stage in stack.stages)]
-    convs += [c for s in stack.stages for b in s.blocks for step in b for c in (step.first, step.second)]
-    for length in (1, 2, 3, 5, 7, 11, 13, 17, 40, 90):
+    convs = convolutions(fast)
+    packed = [[id(weight) for weight in conv.packed._of.values()] for conv in convs]
+    for length in LENGTHS:
         sound(fast, random_mel(80, length))
     assert snake_kernels.compiled() == compiled
     assert [snake_kernels.address(name) for name in compiled] == addresses
-    assert all(1 <= len(conv.packed) <= 2 for conv in convs)
+    assert [[id(weight) for weight in conv.packed._of.values()] for conv in convs] == packed
+    assert all(1 <= conv.packed.layouts <= len(conv._tiles) <= 8 for conv in convs)
+
+
+def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    """oneDNN prints what it creates: after the longest mels nothing that it has not made before."""
+    fast = vocoder(small)
+    for length in (90, 64, 80, 33, 1):
+        sound(fast, random_mel(80, length))
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON_CREATION):
+        for length in (89, 2, 3, 5, 7, 11, 13, 17, 40, 71):
+            sound(fast, random_mel(80, length))
+    lines = [line for line in capfd.readouterr().out.splitlines() if ",create:" in line]
+    made = {line.split(",create:")[1].rsplit(",", 1)[0] for line in lines if "create:cache_miss" in line}
+    shapes = {line.split(",create:")[1].rsplit(",", 1)[0] for line in lines}
+    assert len(lines) > 500, "oneDNN did not tell"
+    assert len(shapes) <= sum(2 * len(conv._tiles) for conv in convolutions(fast))
+    assert len(made) <= len(shapes) // 10, made
+
+
+@pytest.mark.parametrize("channels", [1, 24, 96, 768, 1536, 5000])
+def test_tiles_cover_every_row_once_in_few_lengths(channels: int) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        lengths = channels_last.tile_lengths(channels, dtype)
+        assert 1 <= len(lengths) <= 8
+        assert min(lengths) == 80
+        for rows in (1, 2, 79, 80, 81, 343, 688, 4001, 3 * lengths[0] + 1):
+            found = channels_last.tiles(rows, channels, lengths)
+            assert {length for _, length in found} <= set(lengths)
+            assert found[0][0] == 0
+            assert all(start + length == after for (start, length), (after, _) in itertools.pairwise(found))
+            assert rows <= sum(found[-1]) < rows + found[-1][1]
+
+
+def test_buffers_are_kept_and_do_not_grow(small: dict[str, Any]) -> None:
+    fast = vocoder(small, chunk_frames=16)
+    sound(fast, random_mel(80, 100))
+    stack: Any = fast._fast and fast._fast.run
+    taken = {name: (buffer.data_ptr(), len(buffer)) for name, buffer in stack.space._buffers.items()}
+    for length in (1, 57, 100, 300):
+        sound(fast, random_mel(80, length))
+    assert {name: (buffer.data_ptr(), len(buffer)) for name, buffer in stack.space._buffers.items()} == taken
+    widest = (16 + 2 * fast.halo) * 256 * 4  # samples of a window, 2 channels in the last stage, and twice for bf16
+    assert stack.space.nbytes() <= 6 * 4 * widest
 
 
 # Threads and processes

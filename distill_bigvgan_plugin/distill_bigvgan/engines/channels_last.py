@@ -41,24 +41,17 @@ class FusedSnake:
         self._up = activation.upsample.filter.detach().flatten().float().contiguous()
         self._down = activation.downsample.lowpass.filter.detach().flatten().float().contiguous()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        out = torch.empty_like(x)
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         self._run("fp32" if x.dtype == torch.float32 else "bf16", x, None, None, out)
         return out
 
-    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        if branch.dtype == torch.float32:
-            total = x + branch
-            return total, self(total)
-        out = torch.empty_like(branch)
-        total = torch.empty_like(branch, dtype=torch.float32)
+    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
         self._run("first_sum" if x.dtype == torch.bfloat16 else "later_sum", x, branch, total, out)
-        return total, out
 
     def _run(self, kernel: str, x: Tensor, branch: Tensor | None, total: Tensor | None, out: Tensor) -> None:
         from . import snake_kernels, team
 
-        batch, channels, _, length = x.shape
+        batch, length, channels = x.shape
         descriptor = np.array(
             [
                 0,
@@ -86,28 +79,27 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     count = len(config.block_kernels)
     snake, notes = _snake(dtype)
 
-    def conv(module: Any, rate: int) -> Conv:
-        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, per_frame=rate)
+    def conv(module: Any) -> Conv:
+        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype)
 
-    def block(module: Any, rate: int) -> list[Step]:
+    def block(module: Any) -> list[Step]:
         snakes = [snake(activation) for activation in module.activations]
         if config.resblock == "2":
-            return [Step(before, conv(one, rate)) for before, one in zip(snakes, module.convs, strict=True)]
+            return [Step(before, conv(one)) for before, one in zip(snakes, module.convs, strict=True)]
         return [
-            Step(before, conv(dilated, rate), between, conv(plain, rate))
+            Step(before, conv(dilated), between, conv(plain))
             for before, dilated, between, plain in zip(
                 snakes[::2], module.convs1, snakes[1::2], module.convs2, strict=True
             )
         ]
 
-    rates = [math.prod(config.rates[:i]) for i in range(len(config.rates) + 1)]
     ups: Any = model.ups
     blocks: Any = model.resblocks
     stages = [
         Stage(
             dtype,
-            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype, per_frame=rates[i]),
-            [block(module, rates[i + 1]) for module in blocks[i * count : (i + 1) * count]],
+            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype),
+            [block(module) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
@@ -116,7 +108,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         stages=stages,
         before_up=lambda x: x,
         before_post=snake(model.activation_post),
-        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, per_frame=rates[-1]),
+        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
     )
     return Fast(stack, notes)

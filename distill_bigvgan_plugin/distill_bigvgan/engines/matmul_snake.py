@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_core.engines.channels_last import settled
-
 _ROWS = 32
 _SLAB = 1 << 18
 """Values worked on at once, about: what stays in a cache between the steps."""
@@ -38,16 +36,13 @@ class MatmulSnake:
         for q in range(_ROWS):
             self._down[q, 2 * q : 2 * q + 12] = torch.tensor(down)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = settled(x).permute(0, 2, 3, 1)[:, 0]
-        out = torch.empty_like(rows)
-        for item, result in zip(rows, out, strict=True):
+    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        for item, result in zip(x, out, strict=True):
             self._activate(item, result)
-        return out.unsqueeze(1).permute(0, 3, 1, 2)
+        return out
 
-    def after(self, x: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        total = x.float() + branch
-        return total, self(total).to(branch.dtype)
+    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
+        self(total.copy_(x).add_(branch), out)
 
     def _activate(self, x: Tensor, out: Tensor) -> None:
         """[L, C] -> [L, C]."""
