@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 
@@ -12,7 +14,7 @@ PROJECTS = {
     "distill-bigvgan": ROOT / "distill_bigvgan_plugin",
     "distill-hifigan": ROOT / "distill_hifigan_plugin",
 }
-_OTHERS = {"torch", "vocos"}
+_OTHERS = {"torch", "vocos", "s3fs"}
 _REQUIREMENT = re.compile(r"([^\[]+)(?:\[([\w,-]+)\])?\Z")
 
 
@@ -66,6 +68,19 @@ def module_and_options(command: str) -> None:
     for option in (word for word in words if word.startswith("--")):
         if f'"{option}"' not in text:
             raise ValueError(f"{module} has no {option}")
+
+
+def command_line(command: str) -> None:
+    """`distill-vocoder …`, wherever in a command it begins: its arguments are such as it takes."""
+    from distill_core.cli import build_parser
+
+    words = shlex.split(command, comments=True)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            build_parser().parse_args(words[words.index("distill-vocoder") + 1 :])
+    except SystemExit as error:
+        raise ValueError(said.getvalue()) from error
 
 
 def script(command: str) -> None:

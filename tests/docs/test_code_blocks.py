@@ -49,6 +49,11 @@ NOT_RUN = (
     NotRun(r"python tools/recordings\.py", "downloads Debian's packages; `make test` runs it", readers.script),
     NotRun(r"apt-get install .*", "needs root and Debian's archive"),
     NotRun(r"rsync .*", "needs a second machine"),
+    NotRun(r"ray start .*", "needs a cluster"),
+    NotRun(r"ray job submit .*", "needs a cluster", readers.command_line),
+    NotRun(r"distill-vocoder .*--address .*", "needs a cluster", readers.command_line),
+    NotRun(r"distill-vocoder .*(s3|gs)://.*", "needs object storage", readers.command_line),
+    NotRun(r"distill-vocoder playground.*", "serves until Ctrl-C; tests/playground drives it", readers.command_line),
 )
 
 # What a page's text takes for granted: the mels that a reader's own model makes, and a sound card.
@@ -64,6 +69,9 @@ waveform = 0.1 * torch.randn(1, 44_100)
 """,
 }
 
+HEAVY = {"docs/cluster.md": "heavy"}
+"""Pages that start many processes, and their group."""
+
 # Blocks whose packages only tests/install has: they are compiled here.
 COMPILED = {
     "docs/examples/distill-vocos/README.md": "vocos, which tests/install/test_authors.py installs",
@@ -71,7 +79,7 @@ COMPILED = {
 
 
 def page_cases() -> list:
-    return [pytest.param(page, id=page, marks=pytest.mark.xdist_group(page)) for page in pages()]
+    return [pytest.param(page, id=page, marks=pytest.mark.xdist_group(HEAVY.get(page, page))) for page in pages()]
 
 
 def not_run(step: Step) -> NotRun | None:
@@ -223,6 +231,7 @@ def test_a_bad_block_is_found(what: str, reader, tmp_path) -> None:
         ("console", "$ python -m benchmarks.nothing\n", "nothing"),
         ("console", "$ python -m benchmarks.cpu --loud\n", "--loud"),
         ("console", "$ pytest tests/no_such_test.py\n", "no_such_test"),
+        ("sh", "distill-vocoder vocode x -o y --address auto --loud\n", "--loud"),
     ],
 )
 def test_a_bad_block_is_found_without_being_run(language, text, complaint, tmp_path) -> None:
