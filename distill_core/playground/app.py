@@ -33,6 +33,8 @@ HINT = (
     '<p class="dv-hint">[bands, frames] or [1, bands, frames], in the format that the vocoder takes, or in the one '
     "chosen under Mel format. A file that would run code when it is read is refused.</p>"
 )
+# A template that Gradio evaluates in the browser: as long as there is no result, what to do.
+EMPTY = f"${{value || '{page.EMPTY}'}}"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}
 
 
@@ -77,7 +79,7 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
 
     def shown(vocoder: VocoderBase, progress: Progress, made: Outcome) -> str:
         progress.stage("Writing the sounds")
-        return page.results(made, *files.write(made, vocoder.variant.name))
+        return page.results(made, *files.write(made, vocoder.variant.name), loaded=progress.loading)
 
     def check(kind: str, sound: str | None, mel: str | None) -> None:
         check_mel(mel) if kind == MEL else check_sound(sound)
@@ -89,7 +91,7 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
             else vocode_sound(Path(sound), vocoder, progress.job)
         )
         progress.stage("Writing the sounds")
-        return page.results(made, *files.write(made, vocoder.variant.name))
+        return page.results(made, *files.write(made, vocoder.variant.name), loaded=progress.loading)
 
     blocks: gr.Blocks = gr.Blocks(title="distill: vocoder playground", analytics_enabled=False)
     with blocks:
@@ -115,7 +117,7 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
             with gr.Column(elem_id="dv-out"):
                 run = gr.Button("Vocode", variant="primary", size="lg", elem_id="dv-run")
                 status = gr.Column()
-                result = gr.HTML(page.EMPTY, js_on_load=page.SCRIPT, elem_id="dv-results")
+                result = gr.HTML("", html_template=EMPTY, js_on_load=page.SCRIPT, elem_id="dv-results")
             with gr.Column(elem_id="dv-choose"):
                 picker = VocoderPicker(registry, vocoder=vocoder, status=status)
         sounds.select(_constant(SOUND), None, kind, **_QUIET)

@@ -55,28 +55,30 @@ def info(offer: Offer | None, choice: Choice, empty: str = "") -> str:
         )
     card = offer.card
     variant = next((each for each in card.variants if each.name == choice.variant), card.variant())
+    now = [to_download(variant)[1], *(f"Conversion loses {each}." for each in lost(variant, choice.mel))]
+    about = [f"{variant.parameters / 1e6:.1f} M parameters" if variant.parameters else "", escape(offer.origin)]
+    if card.license:
+        about.append(f"licence {escape(card.license)}")
+    if card.homepage.startswith(("https://", "http://")):
+        about.append(f'<a href="{escape(card.homepage)}" target="_blank" rel="noreferrer noopener">homepage</a>')
     rows = [
         ("Takes", escape(variant.mel.describe())),
         ("Gives", f"{choice.sample_rate or variant.sample_rate:,} Hz"),
-        ("Weights", _text(to_download(variant)[1])),
+        ("About", " · ".join(each for each in about if each)),
     ]
-    if choice.mel:
-        rows.append(("Conversion", _list(f"Loses {each}." for each in lost(variant, choice.mel))))
-    about = [escape(offer.origin), f"licence {escape(card.license)}" if card.license else ""]
-    if variant.parameters:
-        about.insert(0, f"{variant.parameters / 1e6:.1f} M parameters")
-    if card.homepage.startswith(("https://", "http://")):
-        about.append(f'<a href="{escape(card.homepage)}" target="_blank" rel="noreferrer noopener">homepage</a>')
-    rows.append(("About", " · ".join(each for each in about if each)))
     table = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-    return f'<div class="dv-info"><p>{escape(card.summary)}</p><dl>{table}</dl></div>'
+    return (
+        f'<div class="dv-info"><p>{escape(card.summary)}</p>{"".join(f"<p>{_text(each)}</p>" for each in now)}'
+        f"<details><summary>Format, licence and the rest</summary><dl>{table}</dl></details></div>"
+    )
 
 
-def results(outcome: Outcome, sound: Path, reference: Path | None) -> str:
+def results(outcome: Outcome, sound: Path, reference: Path | None, loaded: float = 0.0) -> str:
     """What a run made: figures to read, both sounds with their pictures, and the difference.
 
     Args:
         sound, reference: the files to play; Gradio has to be allowed to serve them.
+        loaded: seconds that loading the vocoder took.
     """
     before, after, between = outcome.pictures
     channels = outcome.result[0].shape[0]
@@ -90,7 +92,8 @@ def results(outcome: Outcome, sound: Path, reference: Path | None) -> str:
         if reference
         else ""
     )
-    notes = _list([*outcome.remarks, *report.notes, f"The mel in between: {outcome.mel}."])
+    loading = [f"Loading the vocoder took {_duration(loaded)} before that."] if loaded else []
+    notes = _list([*outcome.remarks, *report.notes, f"The mel in between: {outcome.mel}.", *loading])
     return (
         f'<div class="dv-results"><div class="dv-facts">'
         f"<p><b>{outcome.times_real_time:.3g} ×</b> real time</p>"
@@ -128,7 +131,8 @@ def _player(picture: Picture, sound: Path | None, name: str, *, download: bool =
         label = escape(picture.title)
         made += f'<audio controls preload="metadata" aria-label="{label}" src="{source}"></audio>'
         if download:
-            made += f'<a href="{source}" download="{escape(sound.name)}">Download {escape(sound.name)}</a>'
+            name = escape(sound.name)
+            made += f'<a class="dv-download" href="{source}" download="{name}">Download {name}</a>'
     return f'<div class="dv-player">{made}</div>'
 
 
@@ -149,13 +153,13 @@ def _details(state: State) -> str:
     elif state.share is not None:
         parts.append(f"{100 * state.share:.0f} %")
     if state.seconds_left is not None:
-        parts.append(f"{_duration(state.seconds_left)} left")
+        parts.append(f"{_duration(float(round(state.seconds_left)), 0)} left")
     return " · ".join(parts)
 
 
-def _duration(seconds: float) -> str:
+def _duration(seconds: float, digits: int = 2) -> str:
     if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.{digits if seconds < 10 else 0}f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
 

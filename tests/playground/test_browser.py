@@ -289,7 +289,7 @@ def test_another_rate_and_another_mel_format(page: Page, server: Server, speech:
     page.js("[...document.querySelectorAll('button.label-wrap')].forEach(each => each.click())")
     page.choose("Mel format", "distill-vae")
     page.choose("Output rate", "48,000")
-    page.until(lambda: "48,000 Hz" in page.text("#dv-info") and "Loses" in page.text("#dv-info"), "what is lost")
+    page.until(lambda: "48,000 Hz" in page.text("#dv-info") and "loses" in page.text("#dv-info"), "what is lost")
     page.run()
     said = page.text("#dv-results")
     assert "stereo, 48,000 Hz" in said
