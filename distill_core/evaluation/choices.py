@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -56,9 +57,8 @@ class VocoderChoice:
         Raises:
             DistillError: as `Registry.get`.
         """
-        return registry.get(
-            self.name, variant=self.variant, device=device, precision=self.precision, weights=self.weights
-        )
+        weights = None if self.weights is None else os.path.expanduser(self.weights)  # no shell does it after "="
+        return registry.get(self.name, variant=self.variant, device=device, precision=self.precision, weights=weights)
 
 
 Vocoders = str | Iterable["str | VocoderChoice"] | Mapping[str, "str | VocoderChoice | VocoderBase"]
@@ -76,7 +76,14 @@ def chosen(vocoders: Vocoders) -> dict[str, VocoderChoice | VocoderBase]:
             str(label): VocoderChoice.parse(each) if isinstance(each, str) else each for label, each in vocoders.items()
         }
     else:
-        listed = [vocoders] if isinstance(vocoders, str) else list(vocoders)
+        listed = list(vocoders) if isinstance(vocoders, Iterable) and not isinstance(vocoders, str) else [vocoders]
+        for each in listed:
+            if not isinstance(each, str | VocoderChoice):
+                raise UnknownVocoderError(
+                    f"A vocoder is named by a string, not by {type(each).__name__}. Give loaded ones as a mapping "
+                    'from labels: {"mine": vocoder}.',
+                    name=str(each),
+                )
         texts = [part for each in listed for part in (each.split(",") if isinstance(each, str) else [each])]
         choices = [VocoderChoice.parse(each) if isinstance(each, str) else each for each in texts if each != ""]
         named = {choice.label: choice for choice in choices}

@@ -27,7 +27,7 @@ for (const file of document.querySelectorAll(".file")) {
     for (const plane of card.querySelectorAll(".plane")) {
       plane.addEventListener("click", (event) => {
         const box = plane.getBoundingClientRect();
-        player.currentTime = ((event.clientX - box.left) / box.width) * player.duration;
+        player.currentTime = ((event.clientX - box.left) / box.width) * (player.duration || 0);
         player.play();
       });
     }

@@ -142,7 +142,7 @@ def _notes(comparison: Comparison, style: Style) -> str:
     shown = "".join(f"<li>{escape(note)}</li>" for note in notes[:50])
     more = f"<li>and {len(notes) - 50} more</li>" if len(notes) > 50 else ""
     return (
-        '<section class="notes" aria-labelledby="notes-h"><h2 id="notes-h">Not in here</h2>'
+        '<section class="notes" aria-labelledby="notes-h"><h2 id="notes-h">Left out</h2>'
         f"<ul>{shown}{more}</ul></section>"
     )
 
@@ -169,7 +169,8 @@ def _method(comparison: Comparison, style: Style) -> str:
     text += "Results start with their references and are as long; nothing was shifted, scaled or normalised. "
     if limit is not None and not all(each.whole for each in comparison.measured):
         text += f"Of longer recordings the first {limit:g} s were compared. "
-    text += "What is speech was decided by its pitch, which now and then takes an instrument for a voice. "
+    if comparison.speech == "auto" and "pyworld" not in " ".join(comparison.missing.values()):
+        text += "What is speech was decided by its pitch, which now and then takes an instrument for a voice. "
     if style.pictures:
         text += "Frequency is drawn on the mel scale. "
     return (

@@ -132,6 +132,8 @@ class Comparison:
         files: the references, in order.
         problems: names that mean no file, and why.
         missing: metrics that cannot be computed here, and why.
+        max_seconds: as `compare` was told.
+        speech: likewise.
     """
 
     columns: list[Column]
@@ -139,6 +141,7 @@ class Comparison:
     problems: dict[str, str]
     missing: dict[str, str]
     max_seconds: float | None
+    speech: Speech
 
     @property
     def labels(self) -> list[str]:
@@ -175,6 +178,7 @@ class Comparison:
             "missing": self.missing,
             "packages": versions(*packages),
             "max_seconds": self.max_seconds,
+            "speech": self.speech,
             "summary": {key: summary.to_dict() for key, summary in self.summary().items()},
             "files": [each.to_dict() for each in self.files],
             "problems": {references.shown(name): references.shown(text) for name, text in self.problems.items()},
@@ -220,34 +224,40 @@ def compare(
     columns = [_column(label, choice, device) for label, choice in chosen(vocoders).items()]
     paths, problems = references.find(recordings)
     missing = {key: why for key in METRICS if (why := why_missing(key)) is not None}
-    comparison = Comparison(columns, [], problems, missing, max_seconds)
+    comparison = Comparison(columns, [], problems, missing, max_seconds, speech)
     usable = [column for column in columns if column.vocoder is not None]
-    done, total = 0, len(paths) * len(usable)
+    done, total, kept = 0, len(paths) * len(usable), 0
     for path, name in zip(paths, references.short_names(paths), strict=True):
         compared = Compared(path, name)
         comparison.files.append(compared)
-        keeping = len(comparison.measured) <= keep
-        try:
-            recording = references.read(path, max_seconds)
-        except MissingDependencyError:
-            raise  # no file can be read
-        except Exception as error:  # a file can be anything
-            text = references.reason(error)
-            compared.error = text if text.startswith(references.shown(str(path))) else f"{compared.name}: {text}"
+        recording = _read(compared, max_seconds)
+        if recording is None:
             done += len(usable)
-        else:
-            scorer = _described(compared, recording, speech)
-            if keeping:
-                compared.recording = recording
-            for column in usable:
-                compared.results[column.label] = _result(column, recording, scorer, keep=keeping)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+            if progress is not None:
+                progress(done, total)
             continue
-        if progress is not None:
-            progress(done, total)
+        scorer = _described(compared, recording, speech)
+        if kept < keep:
+            compared.recording = recording
+            kept += 1
+        for column in usable:
+            compared.results[column.label] = _result(column, recording, scorer, keep=compared.recording is not None)
+            done += 1
+            if progress is not None:
+                progress(done, total)
     return comparison
+
+
+def _read(compared: Compared, max_seconds: float | None) -> Recording | None:
+    try:
+        return references.read(compared.path, max_seconds)
+    except MissingDependencyError:
+        raise  # no file can be read
+    except Exception as error:  # a file can be anything
+        text = references.reason(error)
+        path = references.shown(str(compared.path))
+        compared.error = text if text.startswith(path) else f"{path}: {text}"
+        return None
 
 
 def _column(label: str, choice: VocoderChoice | VocoderBase, device: str) -> Column:

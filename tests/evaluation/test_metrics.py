@@ -15,6 +15,7 @@ import torch
 from distill_core.audio import read_audio
 from distill_core.errors import InvalidAudioError
 from distill_core.evaluation import METRICS, Scorer, Scores, measure
+from distill_core.evaluation.metrics import _COMPUTE, _Pair
 from tests.conftest import ROOT
 
 soxr = pytest.importorskip("soxr")
@@ -179,9 +180,7 @@ def test_more_noise_is_worse() -> None:
         assert METRICS[key].loss(little[key]) < METRICS[key].loss(much[key]), key
 
 
-def test_speech_is_told_from_what_is_none(
-    speech_files: list[Path], music_files: list[Path], record_property
-) -> None:
+def test_speech_is_told_from_what_is_none(speech_files: list[Path], music_files: list[Path], record_property) -> None:
     pyworld()
 
     def taken(path: Path) -> bool:
@@ -213,6 +212,20 @@ def test_pesq_of_a_long_sound_is_the_mean_of_its_pieces() -> None:
     halves = zip(np.array_split(reference, 2), np.array_split(result, 2), strict=True)
     expected = np.mean([pesq.pesq(16_000, ours, theirs, "wb") for ours, theirs in halves])
     assert scores["pesq"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_stft_distance_of_a_long_sound_is_the_mean_of_its_pieces() -> None:
+    auraloss = pytest.importorskip("auraloss")
+    reference = np.random.default_rng(4).standard_normal(8000 * 70).astype(np.float32) * np.linspace(0, 1, 8000 * 70)
+    reference = reference.astype(np.float32)
+    result = (0.9 * reference + 0.01).astype(np.float32)
+    loss = auraloss.freq.MultiResolutionSTFTLoss()
+    halves = [(result[part], reference[part]) for part in (slice(0, 8000 * 35), slice(8000 * 35, None))]
+    expected = [float(loss(*(torch.from_numpy(wave)[None, None] for wave in half))) for half in halves]
+    assert expected[0] != pytest.approx(expected[1], rel=0.01)
+    assert _COMPUTE["stft"](_Pair(Scorer(reference, 8000), torch.from_numpy(result), 8000)) == pytest.approx(
+        np.mean(expected), rel=1e-5
+    )
 
 
 def test_what_kills_pesq_does_not_kill_us() -> None:
@@ -302,3 +315,12 @@ def test_what_is_no_waveform_is_refused(reference, words) -> None:
         measure(reference, NOISE, RATE)
     with pytest.raises(InvalidAudioError, match=f"The result .*{words}"):
         measure(NOISE, reference, RATE)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 22050.0, True, "22050", None])
+def test_what_is_no_rate_is_refused(rate) -> None:
+    with pytest.raises(InvalidAudioError, match="positive whole number"):
+        measure(NOISE, NOISE, rate)
+    if rate is not None:
+        with pytest.raises(InvalidAudioError, match="positive whole number"):
+            measure(NOISE, NOISE, RATE, result_rate=rate)
