@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -32,7 +33,7 @@ class Bar(AbstractContextManager["Bar"]):
             smoothing=0.05,
             leave=False,
             delay=0.5,
-            mininterval=0.3,
+            mininterval=0.3 if sys.stderr.isatty() else 30.0,  # logs want a line now and then
             dynamic_ncols=True,
         )
 
