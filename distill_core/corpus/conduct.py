@@ -117,10 +117,15 @@ class Conductor:
         for item in self.plan:
             if self.job.overwrite:
                 yield item
-            elif self._record.is_current(item):
+                continue
+            foreign = None if self._record.is_current(item) else self._foreign(item)
+            if foreign is not None:  # unless another run on this folder has just written it
+                self._record.refresh()
+                foreign = self._foreign(item)
+            if self._record.is_current(item):
                 self.summary.current += 1
                 self._bar.skip()
-            elif foreign := self._foreign(item):
+            elif foreign is not None:
                 reason = f"{foreign}: exists already, and is not as this command left it. Use --force to overwrite it."
                 self._take(Outcome(item, "failed", reason))
             else:

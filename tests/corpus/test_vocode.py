@@ -255,6 +255,20 @@ def test_a_worker_that_is_killed_is_replaced_and_its_files_are_done(command: Com
     assert len(outputs(out)) == 60
 
 
+def test_two_runs_at_once_on_one_folder_do_each_other_no_harm(command: Command, tmp_path: Path) -> None:
+    folder, out = slow_corpus(tmp_path / "in"), tmp_path / "out"
+    argv = ("vocode", folder, "-o", out, "--vocoder", "toy-slow", "--workers", 1, "--json")
+    first = command(*argv)
+    wait_for_more(out, 3, first)
+    second = command(*argv)  # finds what it knows nothing of when it reads the record
+    counts = [json.loads(each.communicate(timeout=120)[0]) for each in (first, second)]
+    assert [each["failed"] for each in counts] == [0, 0]
+    assert counts[0]["done"] == 60 and counts[1]["current"] >= 3
+    assert len(outputs(out)) == 60
+    last = command(*argv)
+    assert json.loads(last.communicate()[0])["current"] == 60
+
+
 def test_a_file_that_kills_every_worker_is_found_and_the_others_are_done(installed, tmp_path: Path, capsys) -> None:
     (tmp_path / "in").mkdir()
     rng = np.random.default_rng(0)
