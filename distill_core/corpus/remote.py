@@ -142,16 +142,16 @@ def join(folder: str, *parts: str) -> str:
 def downloaded(url: str) -> Iterator[Path]:
     """The file as one of this machine's, for as long as this lasts."""
     fs, path = _filesystem(url)
-    with scratch() as here:
+    with scratch(os.path.splitext(path)[1]) as here:  # which tells mels of one kind from another
         with _words(url):
             fs.get_file(path, str(here))
         yield here
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch(ending: str = ".part") -> Iterator[Path]:
     """A path of a new file of this machine's; what is left of it at the end is removed."""
-    descriptor, name = tempfile.mkstemp(prefix=f"distill-{os.getpid()}-", suffix=".part")
+    descriptor, name = tempfile.mkstemp(prefix=f"distill-{os.getpid()}-", suffix=ending)
     os.close(descriptor)
     os.unlink(name)
     try:
