@@ -19,7 +19,7 @@ import traceback
 import types
 from typing import Any
 
-SECONDS = 300
+SECONDS = 500
 """After which a command hangs."""
 
 _ELLIPSIS = "…"

@@ -69,7 +69,7 @@ waveform = 0.1 * torch.randn(1, 44_100)
 """,
 }
 
-HEAVY = {"docs/cluster.md": "heavy"}
+HEAVY = dict.fromkeys(("docs/cluster.md", "docs/corpora.md"), "heavy")
 """Pages that start many processes, and their group."""
 
 # Blocks whose packages only tests/install has: they are compiled here.
@@ -162,7 +162,7 @@ def reader(hub: HubServer, trained_hifigan: object, tmp_path: Path) -> Callable[
         page = {"name": name, "isolated": False, "steps": [vars(step) for step in todo]}
         command = [sys.executable, str(HERE / "page_process.py")]
         return subprocess.run(
-            command, input=json.dumps(page), cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+            command, input=json.dumps(page), cwd=folder, env=environment, capture_output=True, text=True
         )
 
     return run
