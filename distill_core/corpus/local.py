@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CorpusError, DistillError
-from .batches import Batch
+from .batches import MAX_SECONDS, Batch
 from .job import Outcome, VocodeJob
 from .resources import default_workers
 
@@ -67,6 +67,11 @@ class _Worker:
         self.tasks.append(task)
         with suppress(OSError):  # where it is dead, which is seen when its pipe is read
             self.pipe.send(task.batch)
+
+    @property
+    def is_occupied(self) -> bool:
+        """Whether nothing more should wait behind what it has: a suspect, or a file of some length."""
+        return any(task.suspect or sum(task.batch.seconds) > 3 * MAX_SECONDS for task in self.tasks)
 
     def end(self) -> None:
         """Kill it, whatever it is doing."""
@@ -161,7 +166,7 @@ class LocalEngine:
         """
         for depth in range(_AHEAD):
             for worker in self._workers:
-                if not worker.ready or len(worker.tasks) > depth or any(task.suspect for task in worker.tasks):
+                if not worker.ready or len(worker.tasks) > depth or worker.is_occupied:
                     continue
                 if self._suspects:
                     if not worker.tasks:

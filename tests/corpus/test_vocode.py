@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ import numpy as np
 import pytest
 
 from distill_core.cli import main
+from distill_core.corpus import local
+from distill_core.corpus.batches import Batch
+from distill_core.corpus.job import VocodeJob
+from distill_core.corpus.local import LocalEngine
 from distill_core.corpus.plan import Item, Plan
 from tests.corpus import hostile
 from tests.corpus.conftest import outputs, tone
@@ -145,6 +150,30 @@ def test_explicit_files_and_folders_mix(installed: None, corpus: Path, tmp_path:
     assert result(capsys)["done"] == 1 + 8 + 2
     assert {"single.flac", "one mel.flac", "three mels.2.flac"} <= set(outputs(tmp_path / "out"))
     assert any(name.startswith("er/") for name in outputs(tmp_path / "out"))
+
+
+def test_nothing_waits_behind_a_long_file(corpus: Path, tmp_path: Path) -> None:
+    long = Batch((Item("long.wav", "out/long.wav"),), (7200.0,))
+    short = [Batch((Item(f"{i}.wav", f"out/{i}.wav"),), (5.0,)) for i in range(5)]
+    engine = LocalEngine(VocodeJob(), 2)
+    given: dict[str, list[Batch]] = {"one": [], "two": []}
+
+    class Worker(local._Worker):
+        def __init__(self, name: str) -> None:
+            self.name, self.tasks, self.ready = name, deque(), True
+
+        def give(self, task: local._Task) -> None:
+            self.tasks.append(task)
+            given[self.name].append(task.batch)
+
+    engine._workers = [Worker("one"), Worker("two")]
+    source = iter([long, *short])
+    engine._next = next(source)
+    engine._hand_out(source)
+    assert given == {"one": [long], "two": short[:2]}
+    engine._workers[1].tasks.clear()
+    engine._hand_out(source)
+    assert given == {"one": [long], "two": short[:4]}
 
 
 # Processes that end before their time
