@@ -86,8 +86,9 @@ def _figures_row(
     name = breakable(each.name)
     if each.recording is not None:
         name = f'<a href="#file-{index}">{name}</a>'
+    dot = f'<span class="only-narrow">{swatch(comparison, label)}</span>'  # where the vocoder is scrolled away
     head = (
-        f'<th scope="row" data-value="{escape(each.name)}">{name}</th>'
+        f'<th scope="row" data-value="{escape(each.name)}">{dot}{name}</th>'
         f'<td class="who" data-value="{escape(label)}">{swatch(comparison, label)}{breakable(label)}</td>'
     )
     if result.scores is None:

@@ -28,7 +28,7 @@ def load_failing(card, variant, *, device, precision, weights=None):
     return vocoder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def toys() -> Iterator[None]:
     """Vocoders that take no time: "toy" with a variant "other", and "failing"."""
     names = ("toy", "failing")
