@@ -54,7 +54,13 @@ class VocodeJob:
     """How a corpus is vocoded. Can be pickled; loading it needs the same packages, not the same machine.
 
     Args:
-        vocoder, variant, device, precision, mel, sample_rate, weights: as for `Registry.get`; all words or numbers.
+        vocoder: as `name` of `Registry.get`.
+        variant: as there, and so are the next five; all of them are words or numbers.
+        device: where each worker runs.
+        precision: what it computes in.
+        mel: the format of the mels, where a file says nothing else.
+        sample_rate: of the outputs, in Hz.
+        weights: a folder or a file.
         options: more of them, such as `(("chunk_frames", 64),)`.
         subtype: encoding of the outputs, such as "PCM_24"; None for the format's usual.
         folder: the output folder, in which a record is kept; None for files here and there, and no record.
