@@ -36,13 +36,18 @@ def hub_files() -> Iterator[HubServer]:
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of installed distributions: one that cannot be imported."""
+    """A folder of installed distributions: one that cannot be imported, and the tests' small vocoder."""
     folder = tmp_path_factory.mktemp("site")
-    info = folder / "distill_ruin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: distill-ruin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[distill.vocoders]\nruin = ruin_plugin\n")
-    (folder / "ruin_plugin.py").write_text("import a_module_that_is_<b>not</b>_there\n")
+    sources = {
+        "ruin": "import a_module_that_is_<b>not</b>_there",
+        "toy": "from tests import toy\ndistill_vocoders = toy.plugin(toy.card('toy')).distill_vocoders",
+    }
+    for name, source in sources.items():
+        info = folder / f"distill_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: distill-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[distill.vocoders]\n{name} = {name}_plugin\n")
+        (folder / f"{name}_plugin.py").write_text(source)
     return folder
 
 
@@ -283,18 +288,31 @@ def test_a_run_can_be_stopped_and_a_closed_tab_stops_its_own(page: Page, server:
     assert page.durations() == pytest.approx([2.5, 2.5], abs=0.001)
 
 
+def test_ten_minutes_in_stereo(page: Page, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "ten minutes.wav"
+    samples = np.random.default_rng(0).normal(size=(8000 * 600, 2)) * 0.05
+    soundfile.write(path, samples, 8000, subtype="PCM_16")
+    page.open(server.url)
+    page.choose("Vocoder", "toy")
+    page.until(lambda: "a toy" in page.text("#dv-info"), "the vocoder")
+    page.put("#dv-sound", path)
+    page.run(seconds=120)
+    assert page.durations() == pytest.approx([600, 600], abs=0.01)
+    assert [width for width, _ in page.pictures()] == [1200] * 3
+
+
 def test_another_rate_and_another_mel_format(page: Page, server: Server, speech: Path) -> None:
     page.open(server.url)
     page.put("#dv-sound", speech)
     page.js("[...document.querySelectorAll('button.label-wrap')].forEach(each => each.click())")
-    page.choose("Mel format", "distill-vae")
+    page.choose("Mel format", "bigvgan-24khz-100band-256x")
     page.choose("Output rate", "48,000")
     page.until(lambda: "48,000 Hz" in page.text("#dv-info") and "loses" in page.text("#dv-info"), "what is lost")
     page.run()
     said = page.text("#dv-results")
     assert "stereo, 48,000 Hz" in said
     page.js("document.querySelector('.dv-why').open = true")
-    assert "distill-vae" in page.text(".dv-why")
+    assert "bigvgan-24khz-100band" in page.text(".dv-why")
     assert page.durations() == pytest.approx([0.5, 0.5], abs=0.001)
 
 
