@@ -16,6 +16,7 @@ import random
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ from distill_core.mel.timing import FrameClock
 from . import recordings
 
 RATE = 48_000
+CD_RATE = 44_100
+BIAS_WEIGHT = 4.0
 CROP = 32
 SENTENCES = (
     "The birch canoe slid on the smooth planks.",
@@ -149,45 +152,73 @@ class Pool:
         self.target_offsets = self.target_frames.cumsum(0) - self.target_frames
         self.clock = clock
 
-    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Source crops, where in them each target frame's source frames lie, phases, true target frames.
-
-        Shapes: `[size, n, S]`, `[size, CROP, FRAMES]`, `[size, CROP]`, `[size, m, CROP]`.
-        """
+    def batch(self, size: int) -> Batch:
+        """Random crops of as many clips, a longer one more often."""
         clips = torch.multinomial(self.target_frames.float(), size, replacement=True)
-        sources, indices, phases, targets = [], [], [], []
-        span = torch.arange(-refine.BEFORE, refine.AFTER + 1)
-        width = self.span_frames
+        found: list[tuple[Tensor, ...]] = []
+        width = self.clock.before(CROP) - self.clock.before(0) + refine.BEFORE + refine.AFTER + 2
         for clip in clips.tolist():
             last = max(1, int(self.target_frames[clip]) - CROP + 1)
-            start = int(torch.randint(last, ()))
+            # The ends of clips are few, and begin and stop as nothing else does.
+            start = int(torch.randint(-last // 8, last + last // 8 + 1, ()).clamp(0, last - 1))
             whole, phase = self.clock.positions(start, start + CROP)
-            total = int(self.frames[clip])
             first = int(whole[0]) - refine.BEFORE
-            columns = torch.arange(first, first + width).clamp(0, total - 1)
-            sources.append(self.source[:, self.offsets[clip] + columns])
-            # The clip's ends repeat their last frame; noise must repeat with it, so indices are clamped too.
-            indices.append((whole[:, None] + span).clamp(0, total - 1) - first)
-            phases.append(phase)
+            columns = torch.arange(first, first + width).clamp(0, int(self.frames[clip]) - 1)
             wanted = torch.arange(start, start + CROP).clamp(max=int(self.target_frames[clip]) - 1)
-            targets.append(self.target[:, self.target_offsets[clip] + wanted])
-        return torch.stack(sources), torch.stack(indices), torch.stack(phases), torch.stack(targets)
+            found.append(
+                (
+                    self.source[:, self.offsets[clip] + columns],
+                    # Beyond its ends a mel stays as it is there, with its noise.
+                    (columns - first).clamp(0, width - 1),
+                    whole - first,
+                    phase,
+                    self.target[:, self.target_offsets[clip] + wanted],
+                )
+            )
+        return Batch(*(torch.stack(each) for each in zip(*found, strict=True)), sigma=torch.zeros(size))
 
-    @property
-    def span_frames(self) -> int:
-        """Source frames that any crop of target frames needs."""
-        return self.clock.duration(0) + self.clock.before(CROP) - self.clock.before(0) + refine.FRAMES + 1
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops: source `[B, n, S]`, its own columns `[B, S]`, index and phase `[B, CROP]`, truth `[B, m, CROP]`.
+
+    And the noise on each, `[B]`.
+    """
+
+    source: Tensor
+    columns: Tensor
+    index: Tensor
+    phase: Tensor
+    truth: Tensor
+    sigma: Tensor
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def noisy(self, sigma: Tensor, white: Tensor) -> Batch:
+        """With a decoder's noise of a level each, `[B]`, white or smooth in time and band (`[B]` of bool)."""
+        noise = torch.randn_like(self.source)
+        smooth = F.avg_pool2d(F.pad(noise[:, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1)[:, 0] * 3.0
+        noise = torch.where(white[:, None, None], noise, smooth)
+        noise = noise.gather(2, self.columns[:, None].expand_as(noise))
+        return replace(self, source=(self.source + sigma[:, None, None] * noise).clamp(min=0.0), sigma=sigma)
+
+    def decoded(self) -> Batch:
+        """A third clean, most others with noise as decoders have it, some with less or more."""
+        size = len(self)
+        sigma = torch.exp(torch.empty(size).uniform_(math.log(0.004), math.log(0.1)))
+        common = torch.exp(torch.empty(size).uniform_(math.log(0.015), math.log(0.06)))
+        kind = torch.rand(size)
+        sigma = torch.where(kind < 0.7, common, sigma)
+        sigma[kind < 0.35] = 0.0
+        return self.noisy(sigma, torch.rand(size) < 0.85)
 
 
-def decoder_noise(mel: Tensor) -> Tensor:
-    """A third of the crops clean, the others with noise of one level each, white or smooth in time and band."""
-    size = mel.shape[0]
-    sigma = torch.exp(torch.empty(size).uniform_(math.log(0.004), math.log(0.1)))
-    sigma[torch.rand(size) < 0.35] = 0.0
-    white = torch.randn_like(mel)
-    smooth = F.avg_pool2d(F.pad(white[:, None], (1, 1, 1, 1), mode="reflect"), 3, stride=1)[:, 0] * 3.0
-    noise = torch.where((torch.rand(size) < 0.75)[:, None, None], white, smooth)
-    return (mel + sigma[:, None, None] * noise).clamp(min=0.0)
+def _has_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 class Model:
@@ -198,7 +229,10 @@ class Model:
     def __init__(self, source: MelSpec, target: MelSpec, width: int, depth: int) -> None:
         self.source, self.target = source, target
         self.inversion = Inversion(source, target, torch.device("cpu"))
-        self.warp = refine.warp_matrix(source, target)
+        self.view = refine.View(source, target, torch.device("cpu"))
+        self.lowest = finish(torch.zeros(()), target)
+        # Where the CPU has instructions for bfloat16, it halves the time.
+        self.half = _has_bf16()
         self.net = refine.Refinement(target.n_mels, width, depth)
 
     @classmethod
@@ -208,68 +242,98 @@ class Model:
         made.net = net
         return made
 
-    def __call__(self, mel: Tensor, index: Tensor, phase: Tensor) -> Tensor:
-        """`[B, n, S]`, `[B, CROP, FRAMES]`, `[B, CROP]` -> ln mel `[B, CROP, m]`."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """The target's ln mel, `[B, CROP, m]`."""
         with torch.no_grad():
-            bands = self.inversion(mel).transpose(1, 2)
-            loudness = refine.warped(mel, self.source, self.warp).transpose(1, 2)
-            row = torch.arange(mel.shape[0])[:, None, None]
-            around, loud = bands[row, index], loudness[row, index]
-            here, after = around[:, :, refine.BEFORE], around[:, :, refine.BEFORE + 1]
-            base = finish(here + (after - here) * phase[:, :, None], self.target)
-        crops = around.shape[:2]
-        levels = refine.log_levels(around).flatten(0, 1)
-        return base + self.net(levels, loud.flatten(0, 1), phase.flatten()).unflatten(0, crops)
+            near = refine.looked_at(batch.source.shape[2])
+            bands = self.inversion(batch.source[:, :, near])
+            seen = self.view(batch.source, bands, batch.index)
+            row = torch.arange(len(batch))[:, None]
+            own, bands = batch.index - near.start, bands.transpose(1, 2)
+            here, after = bands[row, own], bands[row, own + 1]
+            base = finish(here + (after - here) * batch.phase[:, :, None], self.target)
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.is_grad_enabled() and self.half):
+            correction = self.net(seen, batch.phase.flatten()).float().unflatten(0, base.shape[:2])
+        made = torch.maximum(base + correction, self.lowest)
+        return torch.where(seen.sounding.unflatten(0, base.shape[:2])[..., None], made, base)
 
 
-def pairs(waves: list[np.ndarray], source: MelSpec, target: MelSpec) -> list[tuple[Tensor, Tensor]]:
-    """Sounds at 48 kHz as (source mel, target mel), `[n, T]` each; silent ones are left out."""
+Sound = tuple[np.ndarray, int]
+"""Samples, and their rate in Hz."""
+
+
+def pairs(made: list[Sound], source: MelSpec, target: MelSpec) -> list[tuple[Tensor, Tensor]]:
+    """Sounds as (source mel, target mel), `[n, T]` each.
+
+    At whichever rate a sound is, one of the formats, or both, see it resampled: what lies next to the lower
+    Nyquist frequency depends on it, as in real collections.
+    """
     clips = []
-    for wave in waves:
-        if wave.size < RATE // 4 or not np.isfinite(wave).all():
+    for wave, rate in made:
+        if wave.size < rate // 4 or not np.isfinite(wave).all():
             continue
-        mine = source.analyze(recordings.at_rate(wave, RATE, source.sample_rate))[0]
-        theirs = target.analyze(recordings.at_rate(wave, RATE, target.sample_rate))[0]
+        mine = source.analyze(recordings.at_rate(wave, rate, source.sample_rate))[0]
+        theirs = target.analyze(recordings.at_rate(wave, rate, target.sample_rate))[0]
         clips.append((mine, theirs))
     return clips
 
 
-def sounds(rounds: int, seed: int) -> list[np.ndarray]:
-    """The training material at 48 kHz: recordings, speech and synthesis, varied `rounds` times."""
+def cut(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A sound between digital silence, which it meets without a fade, as samples do."""
+    if rng.random() < 0.5:
+        start = rng.integers(0, max(1, wave.size // 4))
+        wave = wave[start : start + rng.integers(wave.size // 4, wave.size + 1)]
+    before = rng.integers(0, RATE // 4) if rng.random() < 0.3 else 0
+    return np.pad(wave, (before, rng.integers(RATE // 8, RATE // 2)))
+
+
+def sounds(rounds: int, seed: int) -> list[Sound]:
+    """The training material: recordings, speech and synthesis, varied `rounds` times."""
     rng = np.random.default_rng(seed)
     found = recordings.find()
     spoken = speech(random.Random(seed))
-    recorded = [recordings.load(path, RATE).double().numpy() for path in found.training]
-    made: list[np.ndarray] = []
+    native = [recordings.read(path) for path in found.training]
+    recorded = [wave[: 20 * rate] for wave, rate in native]
+    made: list[Sound] = []
 
     def any_of(waves: list[np.ndarray]) -> np.ndarray:
         return waves[rng.integers(len(waves))]
 
+    def either() -> int:
+        return RATE if rng.random() < 0.5 else CD_RATE
+
     for number in range(rounds):
-        made += [varied(wave, rng, any_of(spoken)) if number else wave for wave in recorded]
-        made += [varied(wave, rng, any_of(recorded)) for wave in spoken]
-        made += [varied(synthesis(rng), rng, any_of(recorded)) for _ in range(25)]
-        made += [tones(rng) for _ in range(80)]
+        for wave, rate in native:
+            wave = wave[: 20 * rate]
+            if number:
+                wave = varied(wave, rng, any_of(spoken))
+            made.append((cut(wave, rng) if rng.random() < 0.4 or wave.size < rate // 2 else wave, rate))
+        for wave in spoken:
+            wave = varied(wave, rng, any_of(recorded))
+            made.append((cut(wave, rng) if rng.random() < 0.3 else wave, RATE if rng.random() < 0.7 else CD_RATE))
+        made += [(varied(synthesis(rng), rng, any_of(recorded)), either()) for _ in range(25)]
+        made += [(tones(rng), either()) for _ in range(80)]
     return made
 
 
-def kept_sounds(args: argparse.Namespace) -> list[np.ndarray]:
-    """`sounds`, from the file named by `--keep` if it is there; else made, and kept there."""
-    if args.keep and args.keep.exists():
-        with np.load(args.keep) as kept:
-            return [wave.astype(np.float64) for wave in np.split(kept["samples"], kept["ends"][:-1])]
+def kept_clips(args: argparse.Namespace, target_name: str) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of mels, from the folder named by `--keep` if they are there; else made, and kept there."""
+    kept = args.keep / f"{target_name}-{args.seed}-{args.rounds}.pt" if args.keep else None
+    if kept and kept.exists():
+        return torch.load(kept, weights_only=True)  # type: ignore[no-any-return]
     made = sounds(args.rounds, args.seed)
-    if args.keep:
-        ends = np.cumsum([wave.size for wave in made])
-        np.savez(args.keep, samples=np.concatenate(made).astype(np.float32), ends=ends)
-    return made
+    clips = pairs(made, MelSpec.preset(args.source), MelSpec.preset(target_name))
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(clips, kept)
+    return clips
 
 
-def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, args: argparse.Namespace) -> None:
+def train(target_name: str, minutes: float, out: Path, args: argparse.Namespace) -> None:
     """Train the refinement of one pair of formats for so long, and write it to `out`."""
     torch.manual_seed(args.seed)
     source, target = MelSpec.preset(args.source), MelSpec.preset(target_name)
-    clips = pairs(made, source, target)
+    clips = kept_clips(args, target_name)
     random.Random(args.seed).shuffle(clips)
     clock = FrameClock(source, target)
     aside = max(1, len(clips) // 30)
@@ -281,6 +345,7 @@ def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, a
     parameters = sum(p.numel() for p in model.net.parameters())
     print(f"{target_name}: {len(clips)} clips, {hours:.2f} h, {parameters} parameters", flush=True)
     held = check.batch(64)
+    held_noisy = held.noisy(torch.full((64,), 0.03), torch.ones(64, dtype=torch.bool))
     optimizer = torch.optim.AdamW(model.net.parameters(), lr=args.rate, weight_decay=1e-3)
     smooth = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     mean = torch.optim.swa_utils.AveragedModel(model.net, multi_avg_fn=smooth)
@@ -288,8 +353,8 @@ def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, a
     while (progress := (time.monotonic() - began) / (60 * minutes)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = args.rate * min(1.0, step / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
-        mel, index, phase, truth = pool.batch(args.batch)
-        loss = error(model(decoder_noise(mel), index, phase), truth)
+        batch = pool.batch(args.batch).decoded()
+        loss = error(model(batch), batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
@@ -300,25 +365,38 @@ def train(made: list[np.ndarray], target_name: str, minutes: float, out: Path, a
         if progress - shown > 0.05:
             shown = progress
             write(mean.module, out)
-            clean = measure(Model.of(model, mean.module), *held)
+            found = [measure(Model.of(model, mean.module), each) for each in (held, held_noisy)]
             average = sum(losses) / len(losses)
-            print(f"{progress:4.0%} step {step}, loss {average:.4f}, set aside, clean: {clean}", flush=True)
+            print(f"{progress:4.0%} step {step}, loss {average:.4f}, set aside: {'; '.join(found)}", flush=True)
             losses.clear()
     write(mean.module, out)
-    print(f"{out.name}: {step} steps; set aside, clean: {measure(Model.of(model, mean.module), *held)}", flush=True)
+    print(f"{out.name}: {step} steps; set aside: {measure(Model.of(model, mean.module), held)}", flush=True)
 
 
-def error(made: Tensor, truth: Tensor) -> Tensor:
-    """Mean |Δ ln mel| of `[B, CROP, m]` against `[B, m, CROP]`; what is nearly silent counts less."""
-    truth = truth.transpose(1, 2)
-    weight = torch.where(truth > -9.0, 1.0, 0.25)
-    return ((made - truth).abs() * weight).sum() / weight.sum()
+def error(made: Tensor, batch: Batch) -> Tensor:
+    """Mean |Δ ln mel| of `[B, CROP, m]` against the truth; what is nearly silent counts less.
+
+    The least such error is at the median, which in noise lies below the mean: so the mean error of what is heard
+    counts, too, of all clean crops together, and of those in little and in much noise.
+    """
+    truth = batch.truth.transpose(1, 2)
+    difference = made - truth
+    heard = (truth > -9.0).float()
+    weight = 0.25 + 0.75 * heard
+    loss = (difference.abs() * weight).sum() / weight.sum()
+    for low, high in ((-1.0, 0.0), (0.0, 0.03), (0.03, 1.0)):
+        alike = heard * ((batch.sigma > low) & (batch.sigma <= high))[:, None, None]
+        count = alike.sum()
+        mean = (difference * alike).sum() / count.clamp(min=1.0)
+        loss = loss + BIAS_WEIGHT * mean.square() * count / heard.sum().clamp(min=1.0)
+    return loss
 
 
 @torch.no_grad()
-def measure(model: Model, mel: Tensor, index: Tensor, phase: Tensor, truth: Tensor) -> str:
+def measure(model: Model, batch: Batch) -> str:
     """Mean |Δ ln mel| and mean Δ over what is above -9."""
-    difference = (model(mel, index, phase) - truth.transpose(1, 2))[truth.transpose(1, 2) > -9.0]
+    truth = batch.truth.transpose(1, 2)
+    difference = (model(batch) - truth)[truth > -9.0]
     return f"{float(difference.abs().mean()):.4f}, bias {float(difference.mean()):+.4f}"
 
 
@@ -340,12 +418,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a folder; default: where distill_core keeps them")
     parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
     parser.add_argument("--rounds", type=int, default=6, help="variations of each sound")
-    parser.add_argument("--keep", type=Path, help="an .npz to keep the sounds in between runs")
+    parser.add_argument("--keep", type=Path, help="a folder to keep the pairs of mels in between runs")
     parser.add_argument("--resume", action="store_true", help="begin with the weights that are there")
-    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=48)
-    parser.add_argument("--depth", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -354,9 +432,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no refinement is shipped from {args.source} to {', '.join(unknown)}: see refine.WEIGHTS")
     torch.set_num_threads(args.threads)
-    made = kept_sounds(args)
     for name in args.target:
-        train(made, name, args.minutes, folder / refine.WEIGHTS[args.source, name], args)
+        train(name, args.minutes, folder / refine.WEIGHTS[args.source, name], args)
 
 
 if __name__ == "__main__":

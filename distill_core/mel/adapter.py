@@ -75,11 +75,11 @@ class MelAdapter:
         self.device = torch.device(device)
         if self._same:
             return self
-        self._inversion = Inversion(self.source, self.target, self.device)
+        self._inversion = Inversion(self.source, self.target, self.device, sines=self._net is None)
         if self._net is not None:
             # The loaded network is shared between adapters, so it is copied rather than moved.
             self._net = copy.deepcopy(self._net).to(self.device)
-            self._warp = refinement.warp_matrix(self.source, self.target).to(self.device)
+            self._view = refinement.View(self.source, self.target, self.device)
         return self
 
     # Frames
@@ -164,30 +164,25 @@ class MelAdapter:
     @torch.no_grad()
     def _run(self, mel: Tensor, lo: int, start: int, stop: int) -> Tensor:
         """`convert` of a slice that is just the window beginning at source frame `lo`."""
-        mel = mel.float()
         whole, phase = self._clock.positions(start, stop)
-        span = torch.arange(-self._before, self._after + 1)
-        index = (whole[:, None] - lo + span).clamp(0, mel.shape[-1] - 1).to(mel.device)
-        phase = phase.to(mel.device)
-        bands = self._inversion(mel)
+        # Beyond its ends a mel stays as it is there.
+        first = int(whole[0]) - self._before
+        columns = torch.arange(first, int(whole[-1]) + self._after + 1) - lo
+        mel = mel.float()[:, :, columns.clamp(0, mel.shape[-1] - 1).to(mel.device)]
+        index, phase = (whole - first).to(mel.device), phase.to(mel.device)
+        near = slice(None) if self._net is None else refinement.looked_at(mel.shape[2])
+        bands = self._inversion(mel[:, :, near])
         # Between frames, band values are mixed linearly: for magnitudes the least biased way on recordings.
-        here, after = bands[:, :, index[:, self._before]], bands[:, :, index[:, self._before + 1]]
+        own = index - (near.start or 0)
+        here, after = bands[:, :, own], bands[:, :, own + 1]
         made = finish(here + (after - here) * phase, self.target)
         if self._net is None:
             return made
-        loudness = refinement.warped(mel, self.source, self._warp)
         batch, frames = mel.shape[0], stop - start
-
-        def around(values: Tensor) -> Tensor:
-            """`[B, m, T]` -> the frames around each target frame, `[B * frames, FRAMES, m]`."""
-            return values.transpose(1, 2)[:, index.flatten()].reshape(batch * frames, refinement.FRAMES, -1)
-
-        loud = around(loudness)
-        correction = self._net(refinement.log_levels(around(bands)), loud, phase.repeat(batch))
-        correction = correction.reshape(batch, frames, -1).transpose(1, 2)
-        # Digital silence is not for the network to judge.
-        sounding = (loud.amax(dim=(1, 2)) > 0).reshape(batch, 1, frames)
+        seen = self._view(mel, bands, index.expand(batch, -1))
+        correction = self._net(seen, phase.repeat(batch)).reshape(batch, frames, -1).transpose(1, 2)
         lowest = finish(torch.zeros((), device=mel.device), self.target)
+        sounding = seen.sounding.reshape(batch, 1, frames)
         return torch.where(sounding, torch.maximum(made + correction, lowest), made)
 
     def _check(self, mel: Tensor) -> None:
