@@ -67,6 +67,10 @@ class RayEngine:
         address: str | None = None,
         gpus_per_worker: float | None = None,
     ) -> None:
+        if gpus_per_worker is not None and not (
+            0 <= gpus_per_worker <= 1 or gpus_per_worker % 1 == 0 < gpus_per_worker
+        ):
+            raise CorpusError(f"A worker takes 0, a part of one, or a whole number of GPUs, not {gpus_per_worker:g}.")
         # Every node has to come to the same vocoder, whatever else is installed there.
         name = registry.resolve(job.vocoder).name
         self.job = replace(job, vocoder=name, threads=job.threads or 1)

@@ -90,6 +90,12 @@ def test_the_ledger_tells_the_next_worker_what_came_of_a_parcel() -> None:
     assert ledger.loading("w") == 1
 
 
+@pytest.mark.parametrize("gpus", [-1.0, 1.5, float("nan"), float("inf")])
+def test_gpus_that_no_worker_can_have_are_refused(installed: None, tmp_path: Path, gpus: float) -> None:
+    with pytest.raises(errors.CorpusError, match="GPUs"):
+        RayEngine(job("toy-installed", tmp_path), gpus_per_worker=gpus)
+
+
 def test_without_ray_and_without_a_cluster_a_sentence_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
