@@ -7,9 +7,9 @@ from pathlib import Path
 
 _BASE = 0.6e9
 _PER_PARAMETER = 14.0
-"""Bytes that a worker takes at its peak: so many, and so many for each of the model's parameters.
+"""Bytes to reckon with for a worker: so many, and so many for each of the model's parameters.
 
-Measured: HiFi-GAN (13.9 million) and BigVGAN (122 million), fp32, batches as `batches.py` makes them.
+That makes BigVGAN's 122 million parameters the 2.3 GB of docs/performance.md; HiFi-GAN takes half of what it says.
 """
 
 
