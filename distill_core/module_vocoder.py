@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -46,6 +47,8 @@ class ModuleVocoder(VocoderBase):
             where the channels-last engine runs, what the CUDA engine chooses where that runs, fp32 elsewhere.
         chunk_frames: as for `VocoderBase`; by default the CUDA engine's follows the free memory.
         engine: "eager", "channels-last" (CPU only), "cuda", or "auto": the faster one that is correct here.
+        reload: makes `model` again, on the CPU, from where its weights came. With it the model is let go once
+            the channels-last engine has packed the weights, and made again when `model` or `to` asks for it.
 
     Raises:
         PrecisionError: fp16 on a CPU.
@@ -62,6 +65,7 @@ class ModuleVocoder(VocoderBase):
         precision: str = "fp32",
         chunk_frames: int | None = None,
         engine: str = "auto",
+        reload: Callable[[], torch.nn.Module] | None = None,
         **base: Any,
     ) -> None:
         device = torch.device(device)
@@ -84,8 +88,26 @@ class ModuleVocoder(VocoderBase):
         self._accelerated: Accelerated | None = None
         self._passed_over: str | None = None
         self._default_chunk = chunk_frames is None
-        self.model = model.requires_grad_(False).eval().to(device)
+        self._reload = reload
+        self._model: torch.nn.Module | None = model.requires_grad_(False).eval().to(device)
         self._accelerate()
+
+    @property
+    def model(self) -> Any:
+        """The torch module, on `device`; read again if it was let go.
+
+        Raises:
+            WeightsError: it was let go, and its file has gone or changed since.
+        """
+        with self._turn:
+            if self._model is None:
+                assert self._reload is not None
+                self._model = self._reload().requires_grad_(False).eval().to(self.device)
+            return self._model
+
+    @model.setter
+    def model(self, model: torch.nn.Module) -> None:
+        self._model, self._reload = model, None
 
     def _channels_last(self, dtype: torch.dtype) -> Fast:
         """The model as a channels-last engine. Raises `EngineUnavailable`."""
@@ -147,6 +169,8 @@ class ModuleVocoder(VocoderBase):
                 with torch.inference_mode(), torch.autocast("cpu", enabled=False):
                     fast = self._channels_last(dtype)
                     self._fast = tried(fast, lambda mel: self.model(mel)[:, 0], self.mel.n_mels, dtype)
+                if self._reload is not None:
+                    self._model = None  # its weights are in the engine, packed
             except (EngineUnavailable, RuntimeError) as error:
                 self._passed_over = str(error).partition("\n")[0]
                 if self._asked == "auto":

@@ -23,7 +23,7 @@ class BigVGANVocoder(ModuleVocoder):
     Args:
         model: from `BigVGAN.from_state_dict`.
         variant: what is loaded.
-        **placement: device, precision, chunk_frames and engine, as for `ModuleVocoder`.
+        **placement: device, precision, chunk_frames, engine and reload, as for `ModuleVocoder`.
     """
 
     def __init__(self, model: BigVGAN, variant: Variant, **placement: Any) -> None:
@@ -68,6 +68,13 @@ def load(
         model = BigVGAN.from_state_dict(config, checkpoint.state_dict)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
+    reread = checkpoint.rereader()
     return BigVGANVocoder(
-        model, described, device=device, precision=precision, chunk_frames=chunk_frames, engine=engine
+        model,
+        described,
+        device=device,
+        precision=precision,
+        chunk_frames=chunk_frames,
+        engine=engine,
+        reload=None if reread is None else lambda: BigVGAN.from_state_dict(config, reread()),
     )

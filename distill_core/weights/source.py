@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import WeightsNotFoundError
+from ..errors import CheckpointError, WeightsNotFoundError
 from . import folded
 from .checkpoint import CheckpointFile, read_checkpoint, read_config, unwrap
 from .hub import ensure
@@ -40,6 +40,27 @@ class Checkpoint:
     config: dict[str, Any] | None
     origin: str
     path: Path | None = None
+
+    def rereader(self) -> Callable[[], dict[str, Tensor]] | None:
+        """What reads the tensors from the file once more, and meanwhile holds none of them; None without a file.
+
+        It raises `CheckpointError` if the file is another one by then, `WeightsNotFoundError` if it is gone.
+        """
+        if self.path is None:
+            return None
+        path, origin, identity = self.path, self.origin, _identity(self.path)
+
+        def reread() -> dict[str, Tensor]:
+            if not path.exists():
+                raise WeightsNotFoundError(f"The weights have to be read again, and {path} is gone.")
+            if _identity(path) != identity:
+                raise CheckpointError(
+                    f"The weights have to be read again, and {path} is not what it was when they were loaded from "
+                    f"{origin}: load the vocoder anew."
+                )
+            return _owned(read_checkpoint(path))
+
+        return reread
 
 
 def load_checkpoint(
@@ -136,6 +157,11 @@ def _from_cache(folder: Path, pin: WeightsPin, names: Sequence[str], converted: 
     path = (folded.preferred(path) if converted else None) or path
     config = read_config(folder / CONFIG) if CONFIG in pin.files else None
     return Checkpoint(read_checkpoint(path).state_dict, config, f"{pin.repo} at {folder.name[:12]}", path)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    about = path.stat()
+    return about.st_size, about.st_ino, about.st_mtime_ns
 
 
 def _owned(read: CheckpointFile) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ class HiFiGANVocoder(ModuleVocoder):
     Args:
         model: from `HiFiGAN.from_state_dict`.
         variant: what is loaded.
-        **placement: device, precision, chunk_frames and engine, as for `ModuleVocoder`.
+        **placement: device, precision, chunk_frames, engine and reload, as for `ModuleVocoder`.
     """
 
     def __init__(self, model: HiFiGAN, variant: Variant, **placement: Any) -> None:
@@ -57,10 +57,18 @@ def load(
     source = pretrained_checkpoint(variant.name) if weights is None else weights
     checkpoint = load_checkpoint(source, names=HiFiGAN.checkpoint_names)
     described = variant.with_config(checkpoint.config, own=weights is not None)
+    config = checkpoint.config or CONFIGS["v1"]
     try:
-        model = HiFiGAN.from_state_dict(checkpoint.config or CONFIGS["v1"], checkpoint.state_dict)
+        model = HiFiGAN.from_state_dict(config, checkpoint.state_dict)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
+    reread = checkpoint.rereader()
     return HiFiGANVocoder(
-        model, described, device=device, precision=precision, chunk_frames=chunk_frames, engine=engine
+        model,
+        described,
+        device=device,
+        precision=precision,
+        chunk_frames=chunk_frames,
+        engine=engine,
+        reload=None if reread is None else lambda: HiFiGAN.from_state_dict(config, reread()),
     )

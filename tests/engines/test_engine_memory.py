@@ -1,0 +1,111 @@
+"""What the channels-last engine keeps in memory: nothing that grows with the mel, and the weights once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill_bigvgan import bigvgan_vocoder
+from distill_bigvgan.plugin import distill_vocoders
+from distill_core import errors
+from distill_core.engines import selection
+from tests import checkpoints
+from tests.conformance.generator_checks import random_mel
+
+pytestmark = pytest.mark.skipif(
+    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
+)
+CONFIG = checkpoints.bigvgan_config(32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return checkpoints.write(tmp_path, checkpoints.bigvgan_files(CONFIG))
+
+
+def load(weights: Any, **options: Any) -> Any:
+    card = distill_vocoders()[0]
+    return bigvgan_vocoder.load(card, card.variants[0], device="cpu", precision="fp32", weights=weights, **options)
+
+
+def test_packed_weights_are_kept_once_and_read_again_on_demand(folder: Path) -> None:
+    fast, eager = load(folder), load(folder, engine="eager")
+    mel = random_mel(80, 9)
+    before = fast.model
+    assert fast.report().engine == "channels-last"
+    assert fast._model is None
+    wave = fast.mel_to_waveform(mel, check_format=False)
+    again = fast.model
+    assert again is not before
+    assert again is fast.model
+    expected = eager.model.state_dict()
+    assert again.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert torch.equal(fast.mel_to_waveform(mel, check_format=False), wave)
+
+
+def test_what_has_no_file_or_no_engine_keeps_its_model(folder: Path) -> None:
+    held, eager = load({"generator": checkpoints.bigvgan_state(CONFIG), "config": CONFIG}), load(folder, engine="eager")
+    assert held.report().engine == "channels-last"
+    eager.report()
+    assert held._model is not None
+    assert eager._model is not None
+
+
+def test_a_file_that_changed_is_not_taken_for_the_same_weights(folder: Path) -> None:
+    fast = load(folder)
+    fast.report()
+    file = folder / "bigvgan_generator.pt"
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(errors.CheckpointError, match="load the vocoder anew"):
+        _ = fast.model
+    file.unlink()
+    with pytest.raises(errors.WeightsNotFoundError, match="is gone"):
+        _ = fast.model
+    assert fast.mel_to_waveform(random_mel(80, 3), check_format=False).shape == (1, 1, 768)
+
+
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+from distill_core import registry
+
+def status(name):
+    return next(int(l.split()[1]) for l in Path("/proc/self/status").read_text().splitlines() if l.startswith(name))
+
+torch.set_num_threads(1)
+vocoder = registry.get("bigvgan", device="cpu", weights=sys.argv[1], chunk_frames=256)
+mel = torch.randn(1, 80, 40_000)
+peaks = []
+for frames in (400, 660, 40_000):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    wave = vocoder.mel_to_waveform(mel[..., :frames], check_format=False)
+    peaks.append(status("VmHWM") * 1024)
+print(json.dumps({"peaks": peaks, "wave": wave.numel() * 4, "engine": vocoder.report().engine}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell a process's peak")
+def test_peak_memory_does_not_grow_with_the_mel(tmp_path: Path, record_property) -> None:
+    """A hundred times the length may take the waveform itself and 4 MB; one copy of the mel takes 12.8 MB."""
+    config = {**CONFIG, "upsample_rates": [4, 4], "upsample_kernel_sizes": [8, 8], "hop_size": 16}
+    config["upsample_initial_channel"] = 16
+    checkpoints.write(tmp_path, checkpoints.bigvgan_files(config))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["engine"] == "channels-last"
+    _, short, long = result["peaks"]
+    growth = long - short - result["wave"]
+    record_property("measured", f"peak memory at 100 times the length: {growth / 1e6:+.1f} MB besides the waveform")
+    assert growth <= 4e6
