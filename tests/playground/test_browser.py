@@ -58,7 +58,7 @@ def server(
     scratch = tmp_path_factory.mktemp("tmp")
     env = hub_files.env(
         tmp_path_factory.mktemp("hf"),
-        PYTHONPATH=f"{plugins}{os.pathsep}{ROOT}",
+        PYTHONPATH=os.pathsep.join([str(plugins), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         TMPDIR=str(scratch),
         OMP_NUM_THREADS="1",
         HTTP_PROXY="http://127.0.0.1:9",  # a proxy that is not there keeps nobody from a server on loopback
