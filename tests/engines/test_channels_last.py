@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import itertools
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -373,6 +374,29 @@ def test_two_vocoders_in_threads_of_their_own(small: dict[str, Any]) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distill_bigvgan.engines import team
+
+    helped: list[int] = []
+    pool = team._pool(os.getpid())
+
+    class Pool:
+        def submit(self, kernel: Any, descriptor: int) -> Any:
+            helped.append(descriptor)
+            return pool.submit(kernel, descriptor)
+
+    fast, mel = vocoder(small), random_mel(80, 40)
+    expected = sound(fast, mel)
+    torch.set_num_threads(3)
+    monkeypatch.setattr(wiring, "_VALUES_PER_THREAD", 64)
+    monkeypatch.setattr(team, "_gomp_parallel", lambda: None)
+    monkeypatch.setattr(team, "_pool", lambda process: Pool())
+    assert relative(sound(fast, mel), expected) <= 1e-6
+    assert len(helped) == 2 * (4 * 18 + 1), "two helpers for each of the model's activations"
 
 
 def _child(config: dict[str, Any], inherited: Any, mel: torch.Tensor, queue: Any) -> None:
