@@ -11,7 +11,7 @@ from typing import Any
 from ..audio import FORMATS as AUDIO_FORMATS
 from ..audio import check_writable
 from ..corpus.bar import Bar
-from ..corpus.batches import Batch, seconds
+from ..corpus.batches import Batch, extent
 from ..corpus.conduct import Conductor, Summary
 from ..corpus.files import is_url, plain
 from ..corpus.job import Outcome, VocodeJob
@@ -111,7 +111,7 @@ def _run_files(args: argparse.Namespace) -> int:
     runner = job.load()
     outcomes = []
     for item in items:
-        length = seconds(item, job.frame_seconds)
+        length = extent(item, job.frame_seconds).seconds
         with Bar(args.quiet, 1, length) as bar:
             [outcome] = runner.run(Batch((item,), (length,)), bar.advance)
         outcomes.append(outcome)
@@ -183,7 +183,7 @@ def _run_corpus(args: argparse.Namespace) -> int:
     else:
         engine = LocalEngine(job, args.workers)
     conductor = Conductor(corpus, job, engine, fail_fast=args.fail_fast, quiet=args.quiet)
-    if isinstance(engine, LocalEngine):
+    if isinstance(engine, LocalEngine) and not args.force:  # with it, what the record tells of may be an older run's
         engine.unfinished = conductor.unfinished
     interrupted = False
     try:

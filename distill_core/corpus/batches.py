@@ -7,6 +7,7 @@ whatever the engine. Lengths come from headers; no file is read.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,50 +51,70 @@ def batches(items: Iterable[Item], frame_seconds: float) -> Iterator[Batch]:
     iterator = iter(items)
     with ThreadPoolExecutor(4, thread_name_prefix="headers") as threads:
         while window := list(itertools.islice(iterator, WINDOW)):
-            lengths = list(threads.map(lambda item: seconds(item, frame_seconds), window))
-            yield from group(window, lengths)
+            extents = list(threads.map(lambda item: extent(item, frame_seconds), window))
+            yield from group(window, extents, frame_seconds)
 
 
-def group(items: list[Item], lengths: list[float]) -> Iterator[Batch]:
-    """Items in batches of at most `MAX_ITEMS` and `MAX_SECONDS` in all, at least one; the longest first."""
-    order = sorted(range(len(items)), key=lambda i: (-lengths[i], items[i].output))
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much sound there is in a file: so many rows, channels or mels, of so many seconds each."""
+
+    rows: int
+    each: float
+
+    @property
+    def seconds(self) -> float:
+        """Of all rows together."""
+        return self.rows * self.each
+
+
+def group(items: list[Item], extents: list[Extent], frame_seconds: float) -> Iterator[Batch]:
+    """Items in batches of at most `MAX_ITEMS` and `MAX_SECONDS` in all, at least one; the longest rows first.
+
+    Rows of as many frames go through a model together: those of a batch are, if there are enough of them.
+    """
+    frames = [math.ceil(extent.each / frame_seconds) for extent in extents]
+    order = sorted(range(len(items)), key=lambda i: (-frames[i], items[i].output))
     chosen: list[int] = []
     total = 0.0
     for i in order:
-        if chosen and (len(chosen) == MAX_ITEMS or total + lengths[i] > MAX_SECONDS):
-            yield Batch(tuple(items[j] for j in chosen), tuple(lengths[j] for j in chosen))
+        length = extents[i].seconds
+        is_full = len(chosen) == MAX_ITEMS or total + length > MAX_SECONDS
+        if chosen and (is_full or (total > MAX_SECONDS / 4 and frames[i] != frames[chosen[-1]])):
+            yield Batch(tuple(items[j] for j in chosen), tuple(extents[j].seconds for j in chosen))
             chosen, total = [], 0.0
         chosen.append(i)
-        total += lengths[i]
+        total += length
     if chosen:
-        yield Batch(tuple(items[j] for j in chosen), tuple(lengths[j] for j in chosen))
+        yield Batch(tuple(items[j] for j in chosen), tuple(extents[j].seconds for j in chosen))
 
 
-def seconds(item: Item, frame_seconds: float) -> float:
-    """How long an item's sound is, all channels together; 0 for what cannot be read, which costs nothing."""
+def extent(item: Item, frame_seconds: float) -> Extent:
+    """How long an item's sound is; nothing for what cannot be read, which costs nothing."""
     try:
         if files.is_url(item.input):  # it is read once, by a worker: until then its size has to do
             size = (files.identity(item.input, listed=True) or (0, 0))[0]
             if item.is_mel:
-                return size / _BYTES_PER_FRAME * frame_seconds
-            return size / _BYTES_PER_SECOND.get(os.path.splitext(item.input)[1].lower(), 16_000)
+                return Extent(1, size / _BYTES_PER_FRAME * frame_seconds)
+            return Extent(1, size / _BYTES_PER_SECOND.get(os.path.splitext(item.input)[1].lower(), 16_000))
         with files.local(item.input) as path:
             if item.is_mel:
-                return _frames(path) * frame_seconds
+                mels, frames = _frames(path)
+                return Extent(mels, frames * frame_seconds)
             import soundfile
 
             about = soundfile.info(os.fsencode(path))
-            return float(about.frames * about.channels / about.samplerate)
+            return Extent(about.channels, about.frames / about.samplerate)
     except Exception:  # whatever is wrong with it, reading it will say so
-        return 0.0
+        return Extent(0, 0.0)
 
 
-def _frames(path: os.PathLike[str]) -> float:
-    """Frames of all mels in a file."""
+def _frames(path: os.PathLike[str]) -> tuple[int, float]:
+    """How many mels are in a file, and frames of each."""
     kind = os.path.splitext(path)[1].lower()
     if kind == ".npy":
         import numpy
 
         shape = numpy.load(path, mmap_mode="r", allow_pickle=False).shape
-        return float(shape[-1] * (shape[0] if len(shape) > 2 else 1))
-    return os.stat(path).st_size / _BYTES_PER_FRAME
+        return (shape[0] if len(shape) > 2 else 1), shape[-1]
+    return 1, os.stat(path).st_size / _BYTES_PER_FRAME

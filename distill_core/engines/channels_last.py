@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 import torch
@@ -114,6 +114,18 @@ def _excerpt(x: Tensor, start: int, stop: int) -> Tensor:
     return made
 
 
+def _signals(length: int | None, x: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """What goes through a layer in one go, [n, C] of each tensor [B, L, C]: item by item, or all of them joined.
+
+    Joined, short items are convolved as fast as a long one. What follows the first `length` rows of each keeps
+    them apart: zeros in `x`, as many as the layer looks ahead at least.
+    """
+    if length is None:
+        return zip(x, *others, strict=True)
+    x[:, length:].zero_()
+    return [tuple(each.flatten(0, 1) for each in (x, *others))]
+
+
 class _Packed:
     """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
@@ -167,7 +179,7 @@ class Conv:
     ) -> None:
         self.channels = weight.shape[0]
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
-        self._reach = dilation * (weight.shape[-1] - 1) // 2
+        self.reach = dilation * (weight.shape[-1] - 1) // 2
         self._wide = max(weight.shape[:2])
         self._tiles = tile_lengths(self._wide, dtype)
         self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
@@ -175,28 +187,37 @@ class Conv:
         plain = _kernel(weight, dtype)
 
         def pack(length: int) -> Tensor:
-            size = [1, weight.shape[1], 1, length + 2 * self._reach]
+            size = [1, weight.shape[1], 1, length + 2 * self.reach]
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
             return packed
 
         self.packed = _Packed(pack, self._tiles)
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        """Convolve the rows `x` into `out`, which is returned."""
-        for item, result in zip(x, out, strict=True):
+    def __call__(self, x: Tensor, out: Tensor, length: int | None = None) -> Tensor:
+        """Convolve the rows `x` into `out`, which is returned.
+
+        Args:
+            length: where the items of a batch are joined to one signal, how many of their rows are true. The others
+                are set to zero in `x`, and come out as anything.
+        """
+        for item, result in _signals(length, x, out):
             for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
                 made = torch.ops.mkldnn._convolution_pointwise(
                     excerpt, self.packed[length], self.bias, *self._geometry, *self._attr
                 )
                 _put(made, result[start : start + length])
         return out
 
-    def plus(self, x: Tensor, residual: Tensor, out: Tensor) -> Tensor:
-        """`self(x) + residual`, added where the convolution writes its output; `out` may be `residual`."""
-        for item, added, result in zip(x, residual, out, strict=True):
+    def plus(self, x: Tensor, residual: Tensor, out: Tensor, length: int | None = None) -> Tensor:
+        """`self(x) + residual`, added where the convolution writes its output; `out` may be `residual`.
+
+        Args:
+            length: as for `self(x)`.
+        """
+        for item, added, result in _signals(length, x, residual, out):
             for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
                 made = torch.ops.mkldnn._convolution_pointwise(
                     excerpt,
                     _image(_excerpt(added, start, start + length)),
@@ -224,25 +245,25 @@ class TransposedConv:
         self.channels, self.stride = weight.shape[1], stride
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         # output n sums the inputs m for which n + padding - m * stride is a tap
-        self._reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+        self.reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
         self._wide = max(weight.shape[0], weight.shape[1] * stride)
         self._tiles = tile_lengths(self._wide, dtype)
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
         plain = _kernel(weight, dtype)
 
         def pack(length: int) -> Tensor:
-            size = [1, weight.shape[0], 1, length + 2 * self._reach]
+            size = [1, weight.shape[0], 1, length + 2 * self.reach]
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(plain, *self._geometry, size)
             return packed
 
         self.packed = _Packed(pack, self._tiles)
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        """Upsample the rows `x` into `out`, which is returned."""
-        skip, stride = self._reach * self.stride, self.stride
-        for item, result in zip(x, out, strict=True):
+    def __call__(self, x: Tensor, out: Tensor, length: int | None = None) -> Tensor:
+        """Upsample the rows `x` into `out`, which is returned; `length` as for `Conv`."""
+        skip, stride = self.reach * self.stride, self.stride
+        for item, result in _signals(length, x, out):
             for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self._reach, start + length + self._reach))
+                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
                 made = torch.ops.mkldnn._convolution_transpose_pointwise(
                     excerpt, self.packed[length], self.bias, *self._geometry, "none", [], ""
                 )

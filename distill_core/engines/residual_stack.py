@@ -44,11 +44,11 @@ class Step:
     between: Activation | None = None
     second: Conv | None = None
 
-    def inner(self, activated: Tensor, spare: Tensor) -> tuple[Tensor, Tensor, Conv]:
+    def inner(self, activated: Tensor, spare: Tensor, length: int | None) -> tuple[Tensor, Tensor, Conv]:
         """Everything up to the step's last convolution: that one's input, the buffer then free, and itself."""
         if self.second is None:
             return activated, spare, self.first
-        self.first(activated, spare)
+        self.first(activated, spare, length)
         if self.between is None:
             return spare, activated, self.second
         self.between(spare, activated)
@@ -63,6 +63,12 @@ class Stage:
     up: TransposedConv
     blocks: Sequence[Sequence[Step]]
 
+    @property
+    def reach(self) -> int:
+        """Rows that its widest convolution looks ahead."""
+        steps = [step for block in self.blocks for step in block]
+        return max(conv.reach for step in steps for conv in (step.first, step.second) if conv is not None)
+
 
 class ResidualStack:
     """Mel [B, n_mels, T] -> waveform [B, T * hop_length], float32. For one thread at a time.
@@ -74,6 +80,8 @@ class ResidualStack:
         before_post: activation before `post`, fp32 to fp32.
         post: last convolution, to one channel, in fp32.
         final: what makes samples of `post`'s output.
+        pointwise: whether all activations act on each value by itself, so that the items of a batch can be joined
+            to one signal.
     """
 
     def __init__(
@@ -85,30 +93,52 @@ class ResidualStack:
         before_post: Activation,
         post: Conv,
         final: Callable[[Tensor], Tensor],
+        pointwise: bool = False,
     ) -> None:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
+        self.pointwise = pointwise
         self.space = Workspace()
 
     def __call__(self, mel: Tensor) -> Tensor:
-        batch, length = mel.shape[0], mel.shape[-1]
-        rows = mel.to(torch.float32).transpose(1, 2).contiguous()
-        x = self.pre(rows, self._take("total", torch.float32, batch, length, self.pre.channels))
-        for stage in self.stages:
+        batch, _, frames = mel.shape
+        joined = self.pointwise and batch > 1
+        # After the true rows of each item come as many as the next layers look ahead.
+        reaches = [max(self.pre.reach, self.stages[0].up.reach)]
+        reaches += [max(s.reach, n.up.reach) for s, n in zip(self.stages, self.stages[1:], strict=False)]
+        reaches += [max(self.stages[-1].reach, self.post.reach)]
+        gaps = reaches if joined else [0] * len(reaches)
+        length = frames
+
+        def true() -> int | None:
+            return length if joined else None
+
+        rows = torch.nn.functional.pad(mel.to(torch.float32), (0, gaps[0])).transpose(1, 2).contiguous()
+        x = self.pre(rows, self._take("total", torch.float32, batch, length + gaps[0], self.pre.channels), true())
+        for stage, before, gap in zip(self.stages, gaps, gaps[1:], strict=False):
             x = self.before_up(x)
             if x.dtype != stage.dtype:
                 x = self._take("activated", stage.dtype, *x.shape).copy_(x)
-            length *= stage.up.stride
-            x = stage.up(x, self._take("x", stage.dtype, batch, length, stage.up.channels))
-            x = self._mean_fp32(stage, x) if stage.dtype == torch.float32 else self._mean_bf16(stage, x)
+            channels, stride = stage.up.channels, stage.up.stride
+            up = self._take("spare" if joined else "x", stage.dtype, batch, (length + before) * stride, channels)
+            stage.up(x, up, true())
+            length *= stride
+            if joined:
+                x = self._take("x", stage.dtype, batch, length + gap, channels)
+                x[:, :length] = up[:, :length]
+                x[:, length:] = 0
+            else:
+                x = up
+            mean = self._mean_fp32 if stage.dtype == torch.float32 else self._mean_bf16
+            x = mean(stage, x, true())
         x = self.before_post(x, self._take("activated", torch.float32, *x.shape))
-        x = self.post(x, self._take("x", torch.float32, batch, length, 1))
-        return self.final(x[:, :, 0].clone())
+        x = self.post(x, self._take("x", torch.float32, *x.shape[:2], 1), true())
+        return self.final(x[:, :length, 0].clone())
 
     def _take(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
         return self.space.take(name, dtype, *shape)
 
-    def _mean_fp32(self, stage: Stage, x: Tensor) -> Tensor:
+    def _mean_fp32(self, stage: Stage, x: Tensor, length: int | None) -> Tensor:
         """Here oneDNN adds the residual while it writes a convolution's output."""
         activated, spare, stream, total = (
             self._take(name, torch.float32, *x.shape) for name in ("activated", "spare", "stream", "total")
@@ -116,15 +146,15 @@ class ResidualStack:
         for number, block in enumerate(stage.blocks):
             y = x
             for step in block:
-                inner, _, last = step.inner(step.before(y, activated), spare)
-                y = last.plus(inner, y, stream)
+                inner, _, last = step.inner(step.before(y, activated), spare, length)
+                y = last.plus(inner, y, stream, length)
             if number == 0:
                 total.copy_(y)
             else:
                 total.add_(y)
         return total.div_(len(stage.blocks))
 
-    def _mean_bf16(self, stage: Stage, x: Tensor) -> Tensor:
+    def _mean_bf16(self, stage: Stage, x: Tensor, length: int | None) -> Tensor:
         """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
         total, here, there = (self._take(name, torch.float32, *x.shape) for name in ("total", "stream", "next stream"))
         activated, spare = (self._take(name, x.dtype, *x.shape) for name in ("activated", "spare"))
@@ -132,8 +162,8 @@ class ResidualStack:
             y = x
             block[0].before(x, activated)
             for i, step in enumerate(block):
-                inner, free, last = step.inner(activated, spare)
-                branch = last(inner, free)
+                inner, free, last = step.inner(activated, spare, length)
+                branch = last(inner, free, length)
                 if i + 1 < len(block):
                     block[i + 1].before.after(y, branch, there, inner)
                     y, here, there = there, there, here

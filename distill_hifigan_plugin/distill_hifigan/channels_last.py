@@ -72,5 +72,6 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         before_post=LeakyReLU(FINAL_SLOPE),
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh,
+        pointwise=True,
     )
     return Fast(stack)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from distill_core import registry
 from distill_core.audio import read_audio
 from distill_core.corpus import runner as running
-from distill_core.corpus.batches import MAX_SECONDS, Batch, batches
+from distill_core.corpus.batches import MAX_SECONDS, Batch, batches, extent
 from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.plan import Item, Plan
 from distill_core.corpus.runner import Runner
@@ -153,9 +154,18 @@ def test_batches_follow_from_the_plan_and_are_bounded(corpus: Path, tmp_path: Pa
     assert made == list(batches(list(plan), 0.002))
     assert sorted(item.output for batch in made for item in batch.items) == sorted(item.output for item in plan)
     assert all(sum(batch.seconds) <= MAX_SECONDS for batch in made)
-    lengths = [seconds for batch in made for seconds in batch.seconds]
-    assert lengths == sorted(lengths, reverse=True)
+    frames = [math.ceil(extent(item, 0.002).each / 0.002) for batch in made for item in batch.items]
+    assert frames == sorted(frames, reverse=True)
     assert pickle.loads(pickle.dumps(made)) == made
+
+
+def test_rows_of_as_many_frames_share_a_batch(tmp_path: Path) -> None:
+    """Two channels of 0.2 s are two rows of 0.2 s, not one of 0.4."""
+    for i in range(16):
+        tone(tmp_path / "in" / f"mono {i:02}.wav", samples=1600 * (1 + i % 2), channels=1)
+        tone(tmp_path / "in" / f"stereo {i:02}.wav", samples=1600 * (1 + i % 2), channels=2)
+    made = list(batches(Plan((str(tmp_path / "in"),), str(tmp_path / "out")), 0.01))
+    assert [{extent(item, 0.01).each for item in batch.items} for batch in made] == [{0.4}, {0.2}]
 
 
 def test_settings_change_with_what_is_heard_and_with_nothing_else(installed: None, tmp_path: Path) -> None:
