@@ -198,8 +198,9 @@ def test_a_batch_joined_to_one_signal_equals_its_items_alone(name: str, precisio
     sound(fast, random_mel(80, 40, batch=6))
     stack: Any = fast._fast and fast._fast.run
     for frames, items in ((1, 9), (2, 5), (17, 3), (31, 2)):
-        for buffer in stack.space._buffers.values():
-            buffer.fill_(255)  # NaN, in either precision: what lies between the items must not be read
+        with torch.inference_mode():
+            for buffer in stack.space._buffers.values():
+                buffer.fill_(255)  # NaN, in either precision: what lies between the items must not be read
         mel = random_mel(80, frames, batch=items)
         together = sound(fast, mel)
         for row in range(items):
