@@ -99,18 +99,17 @@ class ResidualStack:
         self.before_up, self.before_post, self.final = before_up, before_post, final
         self.pointwise = pointwise
         self.space = Workspace()
+        # Rows between joined items: before the first stage, and in each, as many as the next layers look ahead.
+        after = [*(stage.up.reach for stage in self.stages), post.reach]
+        self._gaps = [max(*each) for each in zip([pre.reach, *(s.reach for s in self.stages)], after, strict=True)]
 
     def __call__(self, mel: Tensor) -> Tensor:
-        batch, _, frames = mel.shape
+        batch, _, length = mel.shape
         joined = self.pointwise and batch > 1
-        # After the true rows of each item come as many as the next layers look ahead.
-        reaches = [max(self.pre.reach, self.stages[0].up.reach)]
-        reaches += [max(s.reach, n.up.reach) for s, n in zip(self.stages, self.stages[1:], strict=False)]
-        reaches += [max(self.stages[-1].reach, self.post.reach)]
-        gaps = reaches if joined else [0] * len(reaches)
-        length = frames
+        gaps = self._gaps if joined else [0] * len(self._gaps)
 
         def true() -> int | None:
+            """Rows of each item in a joined signal, at this point."""
             return length if joined else None
 
         rows = torch.nn.functional.pad(mel.to(torch.float32), (0, gaps[0])).transpose(1, 2).contiguous()
