@@ -6,6 +6,7 @@ each a dataset of its own, so that the plan is never held as a whole.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import pickle
 import queue
@@ -121,8 +122,8 @@ class RayEngine:
                 advance(news.seconds)
             if news.error:
                 raise CorpusError(f"Ray ended the run: {news.error} What was done is recorded: run it again.")
-            if news.ended:
-                return following
+            if news.ended:  # perhaps before anything was gathered
+                return following or _take(source, min(count, _FIRST))
             until = time.monotonic() + _POLL
             while len(following) < count and time.monotonic() < until and not self._stopped:
                 batch = next(source, None)
@@ -179,7 +180,7 @@ def _cores(threads: int) -> int:
 
 def _take(source: Iterator[Batch], count: int) -> list[Batch]:
     """So many more, as far as there are."""
-    return [batch for batch, _ in zip(source, range(count), strict=False)]
+    return list(itertools.islice(source, count))
 
 
 def is_client(ray: Any) -> bool:

@@ -317,7 +317,7 @@ def test_a_file_that_kills_every_worker_is_found_and_the_others_are_done(install
 @needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_tidies_up_and_says_how_to_go_on(how: signal.Signals, command: Command, tmp_path: Path) -> None:
-    folder, out = slow_corpus(tmp_path / "in"), tmp_path / "out"
+    folder, out = slow_corpus(tmp_path / "in", 200), tmp_path / "out"
     process = command("vocode", folder, "-o", out, "--vocoder", "toy-slow", "--workers", 2)
     wait_for_more(out, 5, process)
     others = children(process.pid)

@@ -346,6 +346,7 @@ def test_the_component_in_somebody_elses_app(page: Page, trained_hifigan: Path, 
         picker = VocoderPicker(vocoder="hifigan", formats=False)
         picker.run(button.click, sing, seconds, sound)
         picker.run(bad.click, fail, seconds, sound)
+    page.hosts()  # keeps what was asked for so far
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, share=False)
     try:
         page.driver.switch_to.new_window("tab")
