@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # tests import `benchmarks`, `tools` and each other's helpers from here
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and children inherit it: some tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Most models here are tiny: handing them to a second thread costs more than they do, and on a busy machine
 # far more. The processes that tests start inherit it.
