@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from . import files
 from .plan import Item
 
-WINDOW = 1024
+WINDOW = 4096
 """Items that are looked at together: bounds memory, and how far the order departs from the plan's."""
 
-MAX_ITEMS = 32
+MAX_ITEMS = 128
 MAX_SECONDS = 10.0
 
 _BYTES_PER_SECOND = {".wav": 90_000, ".aif": 90_000, ".aiff": 90_000, ".au": 90_000, ".flac": 50_000}

@@ -17,6 +17,7 @@ from ..registry import registry
 from .plan import Item
 
 if TYPE_CHECKING:
+    from ..card import Variant
     from .runner import Runner
 
 Status = Literal["done", "failed"]
@@ -110,8 +111,17 @@ class VocodeJob:
     @property
     def frame_seconds(self) -> float:
         """What a frame of the vocoder's mels lasts, by its card: for estimates. Imports no torch."""
-        spec = registry.card(registry.resolve(self.vocoder).name).variant(self.variant).mel
+        spec = self._variant.mel
         return spec.hop_length / spec.sample_rate
+
+    @property
+    def parameters(self) -> int | None:
+        """Of the model, by its card. Imports no torch."""
+        return self._variant.parameters
+
+    @property
+    def _variant(self) -> Variant:
+        return registry.card(registry.resolve(self.vocoder).name).variant(self.variant)
 
 
 def _contents(weights: str) -> list[tuple[str, int, int]]:

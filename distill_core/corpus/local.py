@@ -6,6 +6,7 @@ the file is found. At most `_AHEAD` batches are with a worker: one that is compu
 
 from __future__ import annotations
 
+import importlib
 import logging
 import multiprocessing
 import os
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CorpusError, DistillError
 from .batches import MAX_SECONDS, Batch
 from .job import Outcome, VocodeJob
-from .resources import default_workers
+from .resources import accelerator_seen, default_workers
 
 if TYPE_CHECKING:
     from ..vocoder import VocoderBase
@@ -50,18 +51,23 @@ class _Task:
 
 
 class _Worker:
-    """A process, the tasks it has, and the pipe to it."""
+    """A process, the tasks it has, and the pipe to it. It comes up by itself, and loads the model when told to."""
 
-    def __init__(self, job: VocodeJob, number: int) -> None:
+    def __init__(self, threads: int | None, number: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.number = number
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(job, theirs), name=f"vocode-{number}", daemon=True)
+        self.process = context.Process(target=_work, args=(threads, theirs), name=f"vocode-{number}", daemon=True)
         self.tasks: deque[_Task] = deque()
-        self.ready = False
+        self.told = self.ready = False
         with _no_interrupts():
             self.process.start()
         theirs.close()
+
+    def load(self, job: VocodeJob) -> None:
+        self.told = True
+        with suppress(OSError):
+            self.pipe.send(job)
 
     def give(self, task: _Task) -> None:
         self.tasks.append(task)
@@ -138,19 +144,37 @@ class LocalEngine:
         self._stopped = True
 
     def _staff(self) -> None:
-        """Start workers, if there is something for them; the first alone: it may download, or find that it cannot."""
+        """Have as many workers as there is something for.
+
+        The first loads alone: it may download, or find that it cannot. The others come up meanwhile.
+        """
         if not self.about:
-            wanted = 1
+            wanted = self._expected()
         elif self._next is not None or self._suspects:
             wanted = self._wanted()
         else:
             wanted = 0
         while len(self._workers) < wanted:
-            job, devices = self.job, self.about.get("devices", 0)
-            if devices > 1 and job.device in ("auto", "cuda"):
-                job = replace(job, device=f"cuda:{self._started % devices}")
-            self._workers.append(_Worker(job, self._started))
+            self._workers.append(_Worker(self.job.threads, self._started))
             self._started += 1
+        for worker in self._workers[: wanted if self.about else 1]:
+            if not worker.told:
+                worker.load(self._placed(worker))
+
+    def _placed(self, worker: _Worker) -> VocodeJob:
+        """The job as one worker is to do it."""
+        devices = self.about.get("devices", 0)
+        if devices > 1 and self.job.device in ("auto", "cuda"):
+            return replace(self.job, device=f"cuda:{worker.number % devices}")
+        return self.job
+
+    def _expected(self) -> int:
+        """How many workers there will be, as far as can be told before the first has loaded."""
+        if self._next is None:
+            return 1
+        if self.job.device == "cpu" or (self.job.device == "auto" and not accelerator_seen()):
+            return self.count or default_workers(self.job.parameters, self.job.threads or 1)
+        return 1
 
     def _wanted(self) -> int:
         if self.count is None:
@@ -207,7 +231,7 @@ class LocalEngine:
         self._workers.remove(worker)
         if not worker.ready:
             how = _how(worker.process.exitcode)
-            if not self._workers:
+            if not self.about:
                 raise CorpusError(f"A worker ended while it loaded the vocoder: {how}.")
             self.count = len(self._workers)
             log.warning("A worker ended while it loaded the vocoder (%s); going on with %d.", how, self.count)
@@ -279,12 +303,14 @@ def terminated_as_interrupted() -> Iterator[None]:
 # In the worker
 
 
-def _work(job: VocodeJob, pipe: Connection) -> None:
+def _work(threads: int | None, pipe: Connection) -> None:
     """A worker's life: load, then batches as they come, until the pipe is closed or the parent gone."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    if job.threads is not None:
+    if threads is not None:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ[name] = str(job.threads)  # read when torch and numba are imported
+            os.environ[name] = str(threads)  # read when torch and numba are imported
+    importlib.import_module(".runner", __package__)  # and torch with it, before there is a job
+
     lock = threading.Lock()
 
     def tell(kind: str, value: Any) -> None:
@@ -294,6 +320,10 @@ def _work(job: VocodeJob, pipe: Connection) -> None:
         except OSError:  # nobody is there to be told
             os._exit(1)
 
+    try:
+        job: VocodeJob = pipe.recv()
+    except EOFError:
+        return
     try:
         runner = job.load()
         tell("ready", _about(runner.vocoder))

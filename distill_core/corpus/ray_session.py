@@ -41,6 +41,9 @@ and that its processes do not wait a minute for one another after this one was k
 
 _FOLDER = "distill-ray-"
 
+_ROOT = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
+"""Where session folders are: a short name, as sockets need."""
+
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +75,8 @@ def session(address: str | None, *, cpus: int | None = None) -> Iterator[Any]:
             yield ray
             return
         with _without_ray(sys.stdout if not verbose else None):
-            folder = _session_folder()
+            _sweep()
+            folder = tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=_ROOT)
             try:
                 _connect(ray, address, cpus, folder, verbose)
                 try:
@@ -81,6 +85,7 @@ def session(address: str | None, *, cpus: int | None = None) -> Iterator[Any]:
                     ray.shutdown()
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+                _sweep()  # the processes of one that was killed may have gone on writing for a while
 
 
 def _imported() -> Any:
@@ -110,14 +115,12 @@ def _connect(ray: Any, address: str, cpus: int | None, folder: str, verbose: boo
         raise CorpusError(f"{what} ({reason[:400]}).") from error
 
 
-def _session_folder() -> str:
-    """A new folder with a short name, as sockets need; what processes that were killed have left goes."""
-    root = Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir())
-    for left in root.glob(f"{_FOLDER}*"):
+def _sweep() -> None:
+    """Remove what sessions have left whose processes were killed."""
+    for left in _ROOT.glob(f"{_FOLDER}*"):
         pid = left.name.removeprefix(_FOLDER).partition("-")[0]
         if pid.isdigit() and not alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-", dir=root)
 
 
 def _reach(address: str) -> None:

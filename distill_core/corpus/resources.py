@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 _BASE = 0.6e9
@@ -38,6 +39,11 @@ def memory() -> float:
     except (OSError, ValueError, StopIteration):
         pass
     return available
+
+
+def accelerator_seen() -> bool:
+    """Whether the machine looks like one with a GPU that torch can use. Imports no torch, which knows better."""
+    return sys.platform == "darwin" or any(os.path.exists(name) for name in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
 
 
 def default_workers(parameters: int | None, threads: int = 1) -> int:

@@ -1,11 +1,12 @@
 """Convolutions over time in channels-last layout, their weights packed once for oneDNN.
 
-A signal [B, L, C] is rows of C values, one row per position: the layout that oneDNN's blocked kernels take as it
+A signal is rows [n, C] of C values, one row per position: the layout that oneDNN's blocked kernels take as it
 is, with weights packed in the order they are read; the plain layout costs a reordering at every call.
 
 A convolution goes over the rows tile by tile, into a buffer of the caller's. oneDNN makes a kernel per shape and
 keeps a thousand of them, in the narrow layers of a long signal megabytes each; tiles have a few lengths per layer,
-whatever the signal's, so that nothing is compiled or kept for a new one.
+whatever the signal's, so that nothing is compiled or kept for a new one. The last tile reaches beyond the end, and
+a kernel beyond every tile: rows come from a `room()`, where there is something to be read and written.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from __future__ import annotations
 import ctypes
 import itertools
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from .workspace import Workspace
+
 _OPERATIONS = (
     "_reorder_convolution_weight",
     "_reorder_convolution_transpose_weight",
     "_convolution_pointwise",
+    "_convolution_pointwise_",
     "_convolution_transpose_pointwise",
     "_nbytes",
     "data_ptr",
@@ -104,26 +109,39 @@ def _rows(image: Tensor) -> Tensor:
     return image[0, :, 0].t()
 
 
-def _excerpt(x: Tensor, start: int, stop: int) -> Tensor:
-    """Rows [start, stop) of `x` [L, C], contiguous; those that it does not have are zeros."""
-    if start >= 0 and stop <= len(x):
-        return x[start:stop]
-    made = x.new_zeros(stop - start, x.shape[1])
-    first, last = max(start, 0), min(stop, len(x))
-    made[first - start : last - start] = x[first:last]
-    return made
+def room(reach: int) -> Workspace:
+    """Where the signals of layers are kept that reach so many rows to each side, at most."""
+    return Workspace(-(-reach // 16) * 16, after=(_TILE_BYTES, reach + _LEAST_ROWS))
 
 
-def _signals(length: int | None, x: Tensor, *others: Tensor) -> Iterable[tuple[Tensor, ...]]:
-    """What goes through a layer in one go, [n, C] of each tensor [B, L, C]: item by item, or all of them joined.
+def _around(x: Tensor, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of `x` [n, C], and of the room it lies in."""
+    channels = x.shape[1]
+    return x.as_strided((stop - start, channels), (channels, 1), x.storage_offset() + start * channels)
 
-    Joined, short items are convolved as fast as a long one. What follows the first `length` rows of each keeps
-    them apart: zeros in `x`, as many as the layer looks ahead at least.
-    """
-    if length is None:
-        return zip(x, *others, strict=True)
-    x[:, length:].zero_()
-    return [tuple(each.flatten(0, 1) for each in (x, *others))]
+
+@dataclass(frozen=True)
+class Layout:
+    """How a signal's rows are filled: `items` of `length` true rows each, and behind each of them `gap` others."""
+
+    items: int
+    length: int
+    gap: int = 0
+
+    @property
+    def rows(self) -> int:
+        return self.items * (self.length + self.gap)
+
+    def split(self, x: Tensor) -> Tensor:
+        """The items of a signal, [items, length, C]."""
+        return x.unflatten(0, (self.items, self.length + self.gap))[:, : self.length]
+
+    def isolate(self, x: Tensor, reach: int) -> None:
+        """Put zeros between the items, and `reach` of them around the signal."""
+        _around(x, -reach, 0).zero_()
+        _around(x, self.rows, self.rows + reach).zero_()
+        if self.gap:
+            x.unflatten(0, (self.items, self.length + self.gap))[:, self.length :].zero_()
 
 
 class _Packed:
@@ -159,7 +177,10 @@ def _same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 class Conv:
-    """A "same" convolution over time with packed weights. [B, L, C_in] -> [B, L, C_out].
+    """A "same" convolution over time with packed weights. [n, C_in] -> [n, C_out].
+
+    Rows that are convolved lie in a `room()` of this reach at least. What lies between their items, and around them,
+    is set to zero; in the result it is anything.
 
     Args:
         weight: [C_out, C_in, kernel], kernel odd.
@@ -193,45 +214,37 @@ class Conv:
 
         self.packed = _Packed(pack, self._tiles)
 
-    def __call__(self, x: Tensor, out: Tensor, length: int | None = None) -> Tensor:
-        """Convolve the rows `x` into `out`, which is returned.
-
-        Args:
-            length: where the items of a batch are joined to one signal, how many of their rows are true. The others
-                are set to zero in `x`, and come out as anything.
-        """
-        for item, result in _signals(length, x, out):
-            for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
-                made = torch.ops.mkldnn._convolution_pointwise(
-                    excerpt, self.packed[length], self.bias, *self._geometry, *self._attr
-                )
-                _put(made, result[start : start + length])
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        """Convolve the rows `x` into `out`, which is returned."""
+        layout.isolate(x, self.reach)
+        for start, length in tiles(len(x), self._wide, self._tiles):
+            made = torch.ops.mkldnn._convolution_pointwise(
+                _image(_around(x, start - self.reach, start + length + self.reach)),
+                self.packed[length],
+                self.bias,
+                *self._geometry,
+                *self._attr,
+            )
+            _put(made, out[start : start + length])
         return out
 
-    def plus(self, x: Tensor, residual: Tensor, out: Tensor, length: int | None = None) -> Tensor:
-        """`self(x) + residual`, added where the convolution writes its output; `out` may be `residual`.
-
-        Args:
-            length: as for `self(x)`.
-        """
-        for item, added, result in _signals(length, x, residual, out):
-            for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
-                made = torch.ops.mkldnn._convolution_pointwise(
-                    excerpt,
-                    _image(_excerpt(added, start, start + length)),
-                    self.packed[length],
-                    self.bias,
-                    *self._geometry,
-                    *_SUM,
-                )
-                _put(made, result[start : start + length])
+    def add(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        """`out + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded."""
+        layout.isolate(x, self.reach)
+        for start, length in tiles(len(x), self._wide, self._tiles):
+            torch.ops.mkldnn._convolution_pointwise_(
+                _image(_around(out, start, start + length)),
+                _image(_around(x, start - self.reach, start + length + self.reach)),
+                self.packed[length],
+                self.bias,
+                *self._geometry,
+                *_SUM,
+            )
         return out
 
 
 class TransposedConv:
-    """A transposed convolution over time with packed weights. [B, L, C_in] -> [B, L * stride, C_out].
+    """A transposed convolution over time with packed weights. [n, C_in] -> [n * stride, C_out]; rows as for `Conv`.
 
     Args:
         weight: [C_in, C_out, kernel], kernel - stride even.
@@ -258,16 +271,21 @@ class TransposedConv:
 
         self.packed = _Packed(pack, self._tiles)
 
-    def __call__(self, x: Tensor, out: Tensor, length: int | None = None) -> Tensor:
-        """Upsample the rows `x` into `out`, which is returned; `length` as for `Conv`."""
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        """Upsample the rows `x` into `out`, which is returned."""
+        layout.isolate(x, self.reach)
         skip, stride = self.reach * self.stride, self.stride
-        for item, result in _signals(length, x, out):
-            for start, length in tiles(len(item), self._wide, self._tiles):
-                excerpt = _image(_excerpt(item, start - self.reach, start + length + self.reach))
-                made = torch.ops.mkldnn._convolution_transpose_pointwise(
-                    excerpt, self.packed[length], self.bias, *self._geometry, "none", [], ""
-                )
-                _put(made[..., skip:], result[start * stride : (start + length) * stride])
+        for start, length in tiles(len(x), self._wide, self._tiles):
+            made = torch.ops.mkldnn._convolution_transpose_pointwise(
+                _image(_around(x, start - self.reach, start + length + self.reach)),
+                self.packed[length],
+                self.bias,
+                *self._geometry,
+                "none",
+                [],
+                "",
+            )
+            _put(made[..., skip:], out[start * stride : (start + length) * stride])
         return out
 
 

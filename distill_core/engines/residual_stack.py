@@ -1,7 +1,7 @@
 """A HiFi-GAN-like generator run channels-last: what BigVGAN and HiFi-GAN have in common.
 
 First convolution; per stage a transposed convolution and the mean of residual blocks; last convolution.
-What differs between the models, the activations, is passed in. Signals are rows [B, L, C] in buffers that are
+What differs between the models, the activations, is passed in. Signals are rows [n, C] in buffers that are
 kept from one run to the next.
 
 In bf16 the convolutions' weights and inputs are rounded, the sums are not: the residual stream, six
@@ -18,12 +18,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .channels_last import Conv, TransposedConv
-from .workspace import Workspace
+from .channels_last import Conv, Layout, TransposedConv, room
 
 
 class Activation(Protocol):
-    """A pointwise or short-ranged function of rows [B, L, C]."""
+    """A pointwise or short-ranged function of rows [n, C]."""
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         """Of `x` into `out`, which has the same dtype, is another buffer, and is returned."""
@@ -44,11 +43,11 @@ class Step:
     between: Activation | None = None
     second: Conv | None = None
 
-    def inner(self, activated: Tensor, spare: Tensor, length: int | None) -> tuple[Tensor, Tensor, Conv]:
+    def inner(self, activated: Tensor, spare: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Conv]:
         """Everything up to the step's last convolution: that one's input, the buffer then free, and itself."""
         if self.second is None:
             return activated, spare, self.first
-        self.first(activated, spare, length)
+        self.first(activated, spare, layout)
         if self.between is None:
             return spare, activated, self.second
         self.between(spare, activated)
@@ -98,71 +97,80 @@ class ResidualStack:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
         self.pointwise = pointwise
-        self.space = Workspace()
         # Rows between joined items: before the first stage, and in each, as many as the next layers look ahead.
         after = [*(stage.up.reach for stage in self.stages), post.reach]
         self._gaps = [max(*each) for each in zip([pre.reach, *(s.reach for s in self.stages)], after, strict=True)]
+        self.space = room(max(self._gaps))
 
     def __call__(self, mel: Tensor) -> Tensor:
-        batch, _, length = mel.shape
-        joined = self.pointwise and batch > 1
-        gaps = self._gaps if joined else [0] * len(self._gaps)
+        if self.pointwise:
+            return self._run(mel)
+        return torch.cat([self._run(item[None]) for item in mel])
 
-        def true() -> int | None:
-            """Rows of each item in a joined signal, at this point."""
-            return length if joined else None
-
-        rows = torch.nn.functional.pad(mel.to(torch.float32), (0, gaps[0])).transpose(1, 2).contiguous()
-        x = self.pre(rows, self._take("total", torch.float32, batch, length + gaps[0], self.pre.channels), true())
-        for stage, before, gap in zip(self.stages, gaps, gaps[1:], strict=False):
+    def _run(self, mel: Tensor) -> Tensor:
+        """A batch, its items joined to one signal if they are several."""
+        items, bands, length = mel.shape
+        gaps = self._gaps if items > 1 else [0] * len(self._gaps)
+        layout = Layout(items, length, gaps[0])
+        rows = self._take("x", torch.float32, layout, bands)
+        layout.split(rows).copy_(mel.transpose(1, 2))
+        x = self.pre(rows, self._take("total", torch.float32, layout, self.pre.channels), layout)
+        for stage, gap in zip(self.stages, gaps[1:], strict=True):
             x = self.before_up(x)
             if x.dtype != stage.dtype:
-                x = self._take("activated", stage.dtype, *x.shape).copy_(x)
-            channels, stride = stage.up.channels, stage.up.stride
-            up = self._take("spare" if joined else "x", stage.dtype, batch, (length + before) * stride, channels)
-            stage.up(x, up, true())
-            length *= stride
-            if joined:
-                x = self._take("x", stage.dtype, batch, length + gap, channels)
-                x[:, :length] = up[:, :length]
-                x[:, length:] = 0
-            else:
-                x = up
+                x = self._take("activated", stage.dtype, layout, x.shape[1]).copy_(x)
+            x, layout = self._up(stage, x, layout, gap)
             mean = self._mean_fp32 if stage.dtype == torch.float32 else self._mean_bf16
-            x = mean(stage, x, true())
-        x = self.before_post(x, self._take("activated", torch.float32, *x.shape))
-        x = self.post(x, self._take("x", torch.float32, *x.shape[:2], 1), true())
-        return self.final(x[:, :length, 0].clone())
+            x = mean(stage, x, layout)
+        x = self.before_post(x, self._take("activated", torch.float32, layout, x.shape[1]))
+        x = self.post(x, self._take("x", torch.float32, layout, 1), layout)
+        return self.final(layout.split(x)[..., 0].clone())
 
-    def _take(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-        return self.space.take(name, dtype, *shape)
+    def _take(self, name: str, dtype: torch.dtype, layout: Layout, channels: int) -> Tensor:
+        return self.space.take(name, dtype, layout.rows, channels)
 
-    def _mean_fp32(self, stage: Stage, x: Tensor, length: int | None) -> Tensor:
-        """Here oneDNN adds the residual while it writes a convolution's output."""
+    def _up(self, stage: Stage, x: Tensor, layout: Layout, gap: int) -> tuple[Tensor, Layout]:
+        """`x` upsampled, with so many rows between its items."""
+        stride, channels = stage.up.stride, stage.up.channels
+        wide = Layout(layout.items, layout.length * stride, layout.gap * stride)
+        up = stage.up(x, self._take("spare" if layout.gap else "x", stage.dtype, wide, channels), layout)
+        if not layout.gap:
+            return up, wide
+        close = Layout(wide.items, wide.length, gap)
+        x = self._take("x", stage.dtype, close, channels)
+        close.split(x).copy_(wide.split(up))
+        close.isolate(x, 0)  # for what lies between to stay finite
+        return x, close
+
+    def _mean_fp32(self, stage: Stage, x: Tensor, layout: Layout) -> Tensor:
+        """Here oneDNN adds to the residual stream what a convolution makes."""
         activated, spare, stream, total = (
-            self._take(name, torch.float32, *x.shape) for name in ("activated", "spare", "stream", "total")
+            self._take(name, torch.float32, layout, x.shape[1]) for name in ("activated", "spare", "stream", "total")
         )
         for number, block in enumerate(stage.blocks):
-            y = x
+            y, sum_ = x, total if number == 0 else stream
             for step in block:
-                inner, _, last = step.inner(step.before(y, activated), spare, length)
-                y = last.plus(inner, y, stream, length)
-            if number == 0:
-                total.copy_(y)
-            else:
+                inner, _, last = step.inner(step.before(y, activated), spare, layout)
+                if y is x:
+                    sum_.copy_(x)
+                y = last.add(inner, sum_, layout)
+            if number > 0:
                 total.add_(y)
         return total.div_(len(stage.blocks))
 
-    def _mean_bf16(self, stage: Stage, x: Tensor, length: int | None) -> Tensor:
+    def _mean_bf16(self, stage: Stage, x: Tensor, layout: Layout) -> Tensor:
         """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
-        total, here, there = (self._take(name, torch.float32, *x.shape) for name in ("total", "stream", "next stream"))
-        activated, spare = (self._take(name, x.dtype, *x.shape) for name in ("activated", "spare"))
+        channels = x.shape[1]
+        total, here, there = (
+            self._take(name, torch.float32, layout, channels) for name in ("total", "stream", "next stream")
+        )
+        activated, spare = (self._take(name, x.dtype, layout, channels) for name in ("activated", "spare"))
         for number, block in enumerate(stage.blocks):
             y = x
             block[0].before(x, activated)
             for i, step in enumerate(block):
-                inner, free, last = step.inner(activated, spare, length)
-                branch = last(inner, free, length)
+                inner, free, last = step.inner(activated, spare, layout)
+                branch = last(inner, free, layout)
                 if i + 1 < len(block):
                     block[i + 1].before.after(y, branch, there, inner)
                     y, here, there = there, there, here

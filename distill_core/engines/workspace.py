@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 
 class Workspace:
-    """Named buffers, each as large as the largest tensor that was taken of it.
+    """Named buffers for rows [n, C], each as large as the largest rows that were taken of it.
 
     Memory that is handed back after every operation is fresh to the next one, page by page, and what is handed
     back in changing sizes leaves holes. For one thread at a time.
+
+    Args:
+        before: rows in front of what is taken that belong to it.
+        after: bytes, and rows, behind it that belong to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0, after: tuple[int, int] = (0, 0)) -> None:
+        self._before, self._after = before, after
         self._buffers: dict[str, Tensor] = {}
 
-    def take(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-        """A tensor of this shape in the buffer `name`; what it holds is not defined."""
-        needed = math.prod(shape) * dtype.itemsize
+    def take(self, name: str, dtype: torch.dtype, rows: int, channels: int) -> Tensor:
+        """Rows [n, C] in the buffer `name`, and room around them; what they hold is not defined."""
+        row = channels * dtype.itemsize
+        needed = (self._before + rows + self._after[1]) * row + self._after[0]
         buffer = self._buffers.get(name)
         if buffer is None or len(buffer) < needed:
             self._buffers.pop(name, None)  # before the larger one is there
             del buffer
             buffer = self._buffers[name] = torch.empty(needed, dtype=torch.uint8)
-        return buffer[:needed].view(dtype).view(shape)
+        return buffer[self._before * row :][: rows * row].view(dtype).view(rows, channels)
 
     def nbytes(self) -> int:
         """What all buffers take."""

@@ -28,6 +28,8 @@ class LeakyReLU:
         self._slope = slope
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+        if x.dtype == out.dtype:
+            return torch.ops.aten.leaky_relu.out(x, self._slope, out=out)  # type: ignore[no-any-return]
         return F.leaky_relu_(out.copy_(x), self._slope)
 
     def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:

@@ -27,6 +27,8 @@ class HiFiGANVocoder(ModuleVocoder):
         **placement: device, precision, chunk_frames, engine and reload, as for `ModuleVocoder`.
     """
 
+    default_chunk_frames = 1024  # less than a third of what BigVGAN's default takes up, and a seventh faster than 256
+
     def __init__(self, model: HiFiGAN, variant: Variant, **placement: Any) -> None:
         super().__init__(model, variant, halo=halo(model.h), **placement)
 

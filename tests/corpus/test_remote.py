@@ -181,7 +181,7 @@ def test_a_long_record_is_in_several_objects_and_a_big_folder_is_listed_once(
     assert all(record.is_current(item) for item in items)
     assert len(asked) < 20  # and not two for each file
     [batch, *_] = batches(items, 0.01)
-    assert len(batch.items) == 32 and all(seconds > 0 for seconds in batch.seconds)
+    assert len(batch.items) == 40 and all(seconds > 0 for seconds in batch.seconds)
 
 
 @pytest.mark.parametrize(

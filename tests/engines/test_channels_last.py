@@ -232,11 +232,11 @@ def test_the_activation_in_torch(length: int, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(matmul_snake, "_SLAB", 64 * 5)  # several slabs in so short a signal
     activation = Activation1d(SnakeBeta(5, logscale=True))
-    x = random_mel(5, length, batch=2)
+    x = random_mel(5, length)
     with torch.inference_mode():
-        rows = x.transpose(1, 2).contiguous()
-        ours = matmul_snake.MatmulSnake(activation)(rows, torch.empty_like(rows)).transpose(1, 2)
-        torch.testing.assert_close(ours, activation(x), rtol=1e-5, atol=1e-5)
+        rows = x[0].t().contiguous()
+        ours = matmul_snake.MatmulSnake(activation)(rows, torch.empty_like(rows)).t()
+        torch.testing.assert_close(ours, activation(x)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_numba_that_fails_is_told_and_done_without(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,10 +333,22 @@ def test_ten_lengths_compile_and_pack_once(small: dict[str, Any], monkeypatch: p
 
 
 def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
-    """oneDNN prints what it creates: after the longest mels nothing that it has not made before."""
+    """oneDNN prints what it creates: once every tile has had every layer, nothing that it has not made before."""
     fast = vocoder(small)
-    for length in (90, 64, 80, 33, 1):
-        sound(fast, random_mel(80, length))
+    fast.report()
+    stack: Any = fast._fast and fast._fast.run
+    ups = [stage.up for stage in stack.stages]
+    channels = [80, stack.pre.channels, *(up.channels for up in ups)]
+    inputs = dict(zip([stack.pre, *ups, stack.post], channels, strict=True))
+    with torch.inference_mode():
+        for conv in convolutions(fast):
+            for rows in conv._tiles:
+                layout = channels_last.Layout(1, rows)
+                x = stack.space.take("x", torch.float32, rows, inputs.get(conv, conv.channels))
+                out = stack.space.take("spare", torch.float32, rows * getattr(conv, "stride", 1), conv.channels)
+                conv(x, out, layout)
+                if conv not in inputs:
+                    conv.add(x, out, layout)
     capfd.readouterr()
     with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON_CREATION):
         for length in (89, 2, 3, 5, 7, 11, 13, 17, 40, 71):
@@ -346,7 +358,7 @@ def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd
     shapes = {line.split(",create:")[1].rsplit(",", 1)[0] for line in lines}
     assert len(lines) > 500, "oneDNN did not tell"
     assert len(shapes) <= sum(2 * len(conv._tiles) for conv in convolutions(fast))
-    assert len(made) <= len(shapes) // 10, made
+    assert not made
 
 
 @pytest.mark.parametrize("channels", [1, 24, 96, 768, 1536, 5000])
@@ -372,7 +384,8 @@ def test_buffers_are_kept_and_do_not_grow(small: dict[str, Any]) -> None:
         sound(fast, random_mel(80, length))
     assert {name: (buffer.data_ptr(), len(buffer)) for name, buffer in stack.space._buffers.items()} == taken
     widest = (16 + 2 * fast.halo) * 256 * 4  # samples of a window, 2 channels in the last stage, and twice for bf16
-    assert stack.space.nbytes() <= 6 * 4 * widest
+    room = channels_last._TILE_BYTES + (1 << 20)
+    assert stack.space.nbytes() <= 6 * (4 * widest + room)
 
 
 # Threads and processes

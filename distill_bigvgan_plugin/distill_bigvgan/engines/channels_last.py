@@ -51,7 +51,7 @@ class FusedSnake:
     def _run(self, kernel: str, x: Tensor, branch: Tensor | None, total: Tensor | None, out: Tensor) -> None:
         from . import snake_kernels, team
 
-        batch, length, channels = x.shape
+        length, channels = x.shape
         descriptor = np.array(
             [
                 0,
@@ -63,7 +63,6 @@ class FusedSnake:
                 self._amplitude.data_ptr(),
                 self._up.data_ptr(),
                 self._down.data_ptr(),
-                batch,
                 length,
                 channels,
                 self._frequency.numel(),

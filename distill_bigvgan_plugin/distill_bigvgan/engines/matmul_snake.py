@@ -37,15 +37,6 @@ class MatmulSnake:
             self._down[q, 2 * q : 2 * q + 12] = torch.tensor(down)
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        for item, result in zip(x, out, strict=True):
-            self._activate(item, result)
-        return out
-
-    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
-        self(total.copy_(x).add_(branch), out)
-
-    def _activate(self, x: Tensor, out: Tensor) -> None:
-        """[L, C] -> [L, C]."""
         length, channels = x.shape
         slab = max(1, _SLAB // (_ROWS * channels)) * _ROWS
         for start in range(0, length, slab):
@@ -63,3 +54,7 @@ class MatmulSnake:
                 if past < v.shape[1]:
                     v[block, past:] = v[block, past - 1].clone()
             out[start:stop] = torch.matmul(self._down, v).view(-1, channels)[: stop - start]
+        return out
+
+    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
+        self(total.copy_(x).add_(branch), out)

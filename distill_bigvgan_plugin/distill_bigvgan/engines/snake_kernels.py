@@ -25,8 +25,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_UP, D_DOWN = range(9)
-D_BATCH, D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 13)
-DESCRIPTOR = 13
+D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 12)
+DESCRIPTOR = 12
 
 ROWS = 64
 """Rows of a tile."""
@@ -162,8 +162,8 @@ def _read(x, branch, start, m, d):
 
 
 @numba.njit(**_OPTIONS)
-def _activate(x, branch, total, out, frequency, amplitude, up, down, batch, length, channels, group, descriptor):
-    """y of x, or of x + branch, which then is written to `total`. Flat arrays of batch * length * channels."""
+def _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, descriptor):
+    """y of x, or of x + branch, which then is written to `total`. Flat arrays of length * channels."""
     across = (channels + COLUMNS - 1) // COLUMNS
     along = (length + ROWS - 1) // ROWS
     width = min(COLUMNS, channels)
@@ -174,31 +174,30 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, batch, leng
     k6, k7, k8, k9, k10, k11 = down[6], down[7], down[8], down[9], down[10], down[11]
     while True:
         tile = _take_next(descriptor)
-        if tile >= batch * along * across:
+        if tile >= along * across:
             break
         c0 = tile % across * COLUMNS
         n = min(COLUMNS, channels - c0)
         whole_rows = n == channels
-        q0 = tile // across % along * ROWS
+        q0 = tile // across * ROWS
         q1 = min(length, q0 + ROWS)
-        base = tile // across // along * length * channels
 
         # x from row q0 - 6 to q1 + 5, its ends replicated
         lo, hi = q0 - 6, q1 + 6
         first, last = max(lo, 0), min(hi, length)
         if whole_rows:
             m = (last - first) * n
-            _read(x, branch, base + first * n, m, xs[(first - lo) * n : (first - lo) * n + m])
+            _read(x, branch, first * n, m, xs[(first - lo) * n : (first - lo) * n + m])
         else:
             for q in range(first, last):
-                _read(x, branch, base + q * channels + c0, n, xs[(q - lo) * n : (q - lo + 1) * n])
+                _read(x, branch, q * channels + c0, n, xs[(q - lo) * n : (q - lo + 1) * n])
         for q in range(lo, first):
             _copy_row(xs, n, first - lo, q - lo)
         for q in range(last, hi):
             _copy_row(xs, n, last - 1 - lo, q - lo)
         if total is not None:
             for q in range(q0, q1):
-                start = base + q * channels + c0
+                start = q * channels + c0
                 s, d = xs[(q - lo) * n : (q - lo + 1) * n], total[start : start + n]
                 for i in range(n):
                     d[i] = s[i]
@@ -235,7 +234,7 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, batch, leng
             o3, o4, o5 = odd[s : s + m], odd[s + n : s + n + m], odd[s + 2 * n : s + 2 * n + m]
             e3, e4, e5 = even[s : s + m], even[s + n : s + n + m], even[s + 2 * n : s + 2 * n + m]
             e6 = even[s + 3 * n : s + 3 * n + m]
-            start = base + (q0 + row) * channels + c0
+            start = (q0 + row) * channels + c0
             d = out[start : start + m]
             for i in range(m):
                 y = k0 * o0[i] + k1 * e1[i] + k2 * o1[i] + k3 * e2[i] + k4 * o2[i] + k5 * e3[i]
@@ -245,13 +244,13 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, batch, leng
 
 @numba.njit(**_OPTIONS)
 def _run(d, x, branch, total, out):
-    batch, length, channels, parameters = d[D_BATCH], d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
+    length, channels, parameters = d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
     frequency = numba.carray(_pointer(d[D_FREQUENCY]), parameters, np.float32)
     amplitude = numba.carray(_pointer(d[D_AMPLITUDE]), parameters, np.float32)
     up = numba.carray(_pointer(d[D_UP]), 12, np.float32)
     down = numba.carray(_pointer(d[D_DOWN]), 12, np.float32)
     group = parameters // channels
-    _activate(x, branch, total, out, frequency, amplitude, up, down, batch, length, channels, group, d)
+    _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, d)
 
 
 def _kernel(body):
@@ -265,7 +264,7 @@ def _kernel(body):
 
 def _fp32(pointer):
     d = numba.carray(pointer, DESCRIPTOR, np.int64)
-    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    size = d[D_LENGTH] * d[D_CHANNELS]
     x = numba.carray(_pointer(d[D_X]), size, np.float32)
     out = numba.carray(_pointer(d[D_OUT]), size, np.float32)
     _run(d, x, None, None, out)
@@ -273,7 +272,7 @@ def _fp32(pointer):
 
 def _bf16(pointer):
     d = numba.carray(pointer, DESCRIPTOR, np.int64)
-    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    size = d[D_LENGTH] * d[D_CHANNELS]
     x = numba.carray(_pointer(d[D_X]), size, np.uint16)
     out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
     _run(d, x, None, None, out)
@@ -281,7 +280,7 @@ def _bf16(pointer):
 
 def _first_sum(pointer):
     d = numba.carray(pointer, DESCRIPTOR, np.int64)
-    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    size = d[D_LENGTH] * d[D_CHANNELS]
     x = numba.carray(_pointer(d[D_X]), size, np.uint16)
     branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
     total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
@@ -291,7 +290,7 @@ def _first_sum(pointer):
 
 def _later_sum(pointer):
     d = numba.carray(pointer, DESCRIPTOR, np.int64)
-    size = d[D_BATCH] * d[D_LENGTH] * d[D_CHANNELS]
+    size = d[D_LENGTH] * d[D_CHANNELS]
     x = numba.carray(_pointer(d[D_X]), size, np.float32)
     branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
     total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
