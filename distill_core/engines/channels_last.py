@@ -60,17 +60,17 @@ def bf16_instructions() -> str | None:
     return None
 
 
-_TILE_BYTES = 1 << 22
+TILE_BYTES = 1 << 22
 """Of a tile, about: so few calls that they cost nothing, and still a fraction of the last cache."""
-_LEAST_ROWS = 80
+LEAST_ROWS = 80
 """Of a tile. For 64 rows and fewer oneDNN wants another layout of most weights."""
 
 
 def tile_lengths(channels: int, dtype: torch.dtype) -> tuple[int, ...]:
     """Rows of the tiles of a layer of so many channels, the longest first; each a quarter of the one before."""
-    lengths = [max(_LEAST_ROWS, _TILE_BYTES // (channels * dtype.itemsize) // 16 * 16)]
-    while lengths[-1] > _LEAST_ROWS:
-        lengths.append(max(_LEAST_ROWS, lengths[-1] // 4 // 16 * 16))
+    lengths = [max(LEAST_ROWS, TILE_BYTES // (channels * dtype.itemsize) // 16 * 16)]
+    while lengths[-1] > LEAST_ROWS:
+        lengths.append(max(LEAST_ROWS, lengths[-1] // 4 // 16 * 16))
     return tuple(lengths)
 
 
@@ -99,7 +99,7 @@ def _cheapest(rows: int, call: int, lengths: tuple[int, ...]) -> tuple[int, tupl
     return min(options)
 
 
-def _image(rows: Tensor) -> Tensor:
+def image(rows: Tensor) -> Tensor:
     """[n, C] -> [1, C, 1, n] in torch's channels-last format, the same memory."""
     return rows[None, None].permute(0, 3, 1, 2)
 
@@ -111,10 +111,10 @@ def _rows(image: Tensor) -> Tensor:
 
 def room(reach: int) -> Workspace:
     """Where the signals of layers are kept that reach so many rows to each side, at most."""
-    return Workspace(-(-reach // 16) * 16, after=(_TILE_BYTES, reach + _LEAST_ROWS))
+    return Workspace(-(-reach // 16) * 16, after=(TILE_BYTES, reach + 4 * LEAST_ROWS))
 
 
-def _around(x: Tensor, start: int, stop: int) -> Tensor:
+def around(x: Tensor, start: int, stop: int) -> Tensor:
     """Rows [start, stop) of `x` [n, C], and of the room it lies in."""
     channels = x.shape[1]
     return x.as_strided((stop - start, channels), (channels, 1), x.storage_offset() + start * channels)
@@ -134,17 +134,17 @@ class Layout:
 
     def split(self, x: Tensor) -> Tensor:
         """The items of a signal, [items, length, C]."""
-        return x.unflatten(0, (self.items, self.length + self.gap))[:, : self.length]
+        return x.view(self.items, self.length + self.gap, -1)[:, : self.length]
 
     def isolate(self, x: Tensor, reach: int) -> None:
         """Put zeros between the items, and `reach` of them around the signal."""
-        _around(x, -reach, 0).zero_()
-        _around(x, self.rows, self.rows + reach).zero_()
+        around(x, -reach, 0).zero_()
+        around(x, self.rows, self.rows + reach).zero_()
         if self.gap:
-            x.unflatten(0, (self.items, self.length + self.gap))[:, self.length :].zero_()
+            x.view(self.items, self.length + self.gap, -1)[:, self.length :].zero_()
 
 
-class _Packed:
+class Packed:
     """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
     A weight in another layout is reordered at every call, which can take longer than the convolution; which one is
@@ -189,6 +189,9 @@ class Conv:
         negative_slope: leaky ReLU applied to the output on its way out, or None.
     """
 
+    group = 1
+    """Rows that are made together."""
+
     def __init__(
         self,
         weight: Tensor,
@@ -212,14 +215,14 @@ class Conv:
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
             return packed
 
-        self.packed = _Packed(pack, self._tiles)
+        self.packed = Packed(pack, self._tiles)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Convolve the rows `x` into `out`, which is returned."""
         layout.isolate(x, self.reach)
         for start, length in tiles(len(x), self._wide, self._tiles):
             made = torch.ops.mkldnn._convolution_pointwise(
-                _image(_around(x, start - self.reach, start + length + self.reach)),
+                image(around(x, start - self.reach, start + length + self.reach)),
                 self.packed[length],
                 self.bias,
                 *self._geometry,
@@ -233,8 +236,8 @@ class Conv:
         layout.isolate(x, self.reach)
         for start, length in tiles(len(x), self._wide, self._tiles):
             torch.ops.mkldnn._convolution_pointwise_(
-                _image(_around(out, start, start + length)),
-                _image(_around(x, start - self.reach, start + length + self.reach)),
+                image(around(out, start, start + length)),
+                image(around(x, start - self.reach, start + length + self.reach)),
                 self.packed[length],
                 self.bias,
                 *self._geometry,
@@ -269,7 +272,7 @@ class TransposedConv:
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(plain, *self._geometry, size)
             return packed
 
-        self.packed = _Packed(pack, self._tiles)
+        self.packed = Packed(pack, self._tiles)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Upsample the rows `x` into `out`, which is returned."""
@@ -277,7 +280,7 @@ class TransposedConv:
         skip, stride = self.reach * self.stride, self.stride
         for start, length in tiles(len(x), self._wide, self._tiles):
             made = torch.ops.mkldnn._convolution_transpose_pointwise(
-                _image(_around(x, start - self.reach, start + length + self.reach)),
+                image(around(x, start - self.reach, start + length + self.reach)),
                 self.packed[length],
                 self.bias,
                 *self._geometry,

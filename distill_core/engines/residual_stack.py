@@ -11,6 +11,7 @@ to nothing and see the mel and make the samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,10 +64,20 @@ class Stage:
     blocks: Sequence[Sequence[Step]]
 
     @property
+    def convs(self) -> list[Conv]:
+        """All of its blocks."""
+        steps = [step for block in self.blocks for step in block]
+        return [conv for step in steps for conv in (step.first, step.second) if conv is not None]
+
+    @property
     def reach(self) -> int:
         """Rows that its widest convolution looks ahead."""
-        steps = [step for block in self.blocks for step in block]
-        return max(conv.reach for step in steps for conv in (step.first, step.second) if conv is not None)
+        return max(conv.reach for conv in self.convs)
+
+    @property
+    def group(self) -> int:
+        """Rows to whose multiples items are aligned, for each to be cut into groups as it is alone."""
+        return math.lcm(*(conv.group for conv in self.convs))
 
 
 class ResidualStack:
@@ -97,10 +108,11 @@ class ResidualStack:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
         self.pointwise = pointwise
-        # Rows between joined items: before the first stage, and in each, as many as the next layers look ahead.
         after = [*(stage.up.reach for stage in self.stages), post.reach]
-        self._gaps = [max(*each) for each in zip([pre.reach, *(s.reach for s in self.stages)], after, strict=True)]
-        self.space = room(max(self._gaps))
+        # How far layers look ahead: before the first stage, and in and behind each.
+        self._reach = [max(*each) for each in zip([pre.reach, *(s.reach for s in self.stages)], after, strict=True)]
+        self._groups = [1, *(stage.group for stage in self.stages)]
+        self.space = room(max(self._reach))
 
     def __call__(self, mel: Tensor) -> Tensor:
         if self.pointwise:
@@ -110,16 +122,15 @@ class ResidualStack:
     def _run(self, mel: Tensor) -> Tensor:
         """A batch, its items joined to one signal if they are several."""
         items, bands, length = mel.shape
-        gaps = self._gaps if items > 1 else [0] * len(self._gaps)
-        layout = Layout(items, length, gaps[0])
+        layout = self._layout(items, length, 0)
         rows = self._take("x", torch.float32, layout, bands)
         layout.split(rows).copy_(mel.transpose(1, 2))
         x = self.pre(rows, self._take("total", torch.float32, layout, self.pre.channels), layout)
-        for stage, gap in zip(self.stages, gaps[1:], strict=True):
+        for number, stage in enumerate(self.stages, 1):
             x = self.before_up(x)
             if x.dtype != stage.dtype:
                 x = self._take("activated", stage.dtype, layout, x.shape[1]).copy_(x)
-            x, layout = self._up(stage, x, layout, gap)
+            x, layout = self._up(stage, x, layout, number)
             mean = self._mean_fp32 if stage.dtype == torch.float32 else self._mean_bf16
             x = mean(stage, x, layout)
         x = self.before_post(x, self._take("activated", torch.float32, layout, x.shape[1]))
@@ -129,14 +140,22 @@ class ResidualStack:
     def _take(self, name: str, dtype: torch.dtype, layout: Layout, channels: int) -> Tensor:
         return self.space.take(name, dtype, layout.rows, channels)
 
-    def _up(self, stage: Stage, x: Tensor, layout: Layout, gap: int) -> tuple[Tensor, Layout]:
-        """`x` upsampled, with so many rows between its items."""
+    def _layout(self, items: int, length: int, number: int) -> Layout:
+        """Items of so many rows in a stage, those of a batch as far apart as its layers look, in whole groups."""
+        if items == 1:
+            return Layout(items, length)
+        group = self._groups[number]
+        far = -(-length // group) * group + self._reach[number]
+        return Layout(items, length, -(-far // group) * group - length)
+
+    def _up(self, stage: Stage, x: Tensor, layout: Layout, number: int) -> tuple[Tensor, Layout]:
+        """`x` upsampled, laid out for the stage."""
         stride, channels = stage.up.stride, stage.up.channels
         wide = Layout(layout.items, layout.length * stride, layout.gap * stride)
         up = stage.up(x, self._take("spare" if layout.gap else "x", stage.dtype, wide, channels), layout)
         if not layout.gap:
             return up, wide
-        close = Layout(wide.items, wide.length, gap)
+        close = self._layout(wide.items, wide.length, number)
         x = self._take("x", stage.dtype, close, channels)
         close.split(x).copy_(wide.split(up))
         close.isolate(x, 0)  # for what lies between to stay finite

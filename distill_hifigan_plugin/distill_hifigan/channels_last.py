@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_core.engines import winograd
 from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
+from distill_core.engines.workspace import Workspace
 
 from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
 
@@ -41,9 +43,17 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     config = model.config
     count = len(config.block_kernels)
     leaky = LeakyReLU(SLOPE)
+    scratch = Workspace()
 
     def conv(module: Any, dtype: torch.dtype, slope: float | None = None) -> Conv:
-        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype, negative_slope=slope)
+        return winograd.conv(
+            module.weight,
+            module.bias,
+            dtype=dtype,
+            scratch=scratch,
+            dilation=module.dilation[0],
+            negative_slope=slope,
+        )
 
     def block(module: Any, dtype: torch.dtype) -> list[Step]:
         if config.resblock == "2":

@@ -384,7 +384,7 @@ def test_buffers_are_kept_and_do_not_grow(small: dict[str, Any]) -> None:
         sound(fast, random_mel(80, length))
     assert {name: (buffer.data_ptr(), len(buffer)) for name, buffer in stack.space._buffers.items()} == taken
     widest = (16 + 2 * fast.halo) * 256 * 4  # samples of a window, 2 channels in the last stage, and twice for bf16
-    room = channels_last._TILE_BYTES + (1 << 20)
+    room = channels_last.TILE_BYTES + (1 << 20)
     assert stack.space.nbytes() <= 6 * (4 * widest + room)
 
 

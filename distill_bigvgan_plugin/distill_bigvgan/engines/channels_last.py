@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill_core.engines import winograd
 from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
+from distill_core.engines.workspace import Workspace
 
 from .matmul_snake import MatmulSnake
 
@@ -77,9 +79,10 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     config = model.config
     count = len(config.block_kernels)
     snake, notes = _snake(dtype)
+    scratch = Workspace()
 
     def conv(module: Any) -> Conv:
-        return Conv(module.weight, module.bias, dilation=module.dilation[0], dtype=dtype)
+        return winograd.conv(module.weight, module.bias, dtype=dtype, scratch=scratch, dilation=module.dilation[0])
 
     def block(module: Any) -> list[Step]:
         snakes = [snake(activation) for activation in module.activations]

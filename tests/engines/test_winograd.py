@@ -1,0 +1,116 @@
+"""Convolutions with fewer multiplications against plain ones: error, ends, items joined to one signal, dilation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distill_core.engines import channels_last, selection, winograd
+from distill_core.engines.channels_last import Conv, Layout
+from distill_core.engines.workspace import Workspace
+from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
+from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
+from distill_hifigan.plugin import CARD
+from tests.conformance.generator_checks import random_mel, randomise
+
+pytestmark = pytest.mark.skipif(
+    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
+)
+
+
+def layer(channels: int, kernel: int, dilation: int, slope: float | None = None) -> tuple[winograd.WinogradConv, Any]:
+    """A convolution, and the same in fp64 on [items, length, C]."""
+    torch.manual_seed(0)
+    weight = torch.randn(channels, channels, kernel) / (channels * kernel) ** 0.5
+    bias = torch.randn(channels)
+    conv = winograd.WinogradConv(weight, bias, scratch=Workspace(), dilation=dilation, negative_slope=slope)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        padding = dilation * (kernel - 1) // 2
+        y = F.conv1d(x.double().transpose(1, 2), weight.double(), bias.double(), padding=padding, dilation=dilation)
+        return (y if slope is None else F.leaky_relu(y, slope)).transpose(1, 2)
+
+    return conv, plain
+
+
+def signal(conv: Conv, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Layout]:
+    """Items [items, length, C] in a room full of NaN, another of its kind, and their layout."""
+    count, length, channels = items.shape
+    gap = 0
+    if count > 1:
+        far = -(-length // conv.group) * conv.group + conv.reach
+        gap = -(-far // conv.group) * conv.group - length
+    layout = Layout(count, length, gap)
+    space = channels_last.room(conv.reach)
+    made = [space.take(name, torch.float32, layout.rows, channels) for name in ("x", "out")]
+    for buffer in space._buffers.values():
+        buffer.fill_(255)
+    layout.split(made[0]).copy_(items)
+    return made[0], made[1], layout
+
+
+@pytest.mark.parametrize("dilation", [1, 3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7, 11])
+def test_error_at_any_length(kernel: int, dilation: int) -> None:
+    conv, plain = layer(64, kernel, dilation)
+    for length in (1, 2, 3, 4, 5, 59, 60, 61, 319, 320, 321, 2500):
+        items = torch.randn(1, length, 64)
+        x, out, layout = signal(conv, items)
+        expected = plain(items)
+        conv(x, out, layout)
+        assert (layout.split(out) - expected).norm() <= 2e-6 * expected.norm()
+        before = torch.randn_like(items)
+        layout.split(out).copy_(before)
+        conv.add(x, out, layout)
+        assert (layout.split(out) - before - expected).norm() <= 2e-6 * expected.norm()
+
+
+def test_with_a_leaky_relu_and_without_a_bias() -> None:
+    conv, plain = layer(64, 7, 3, slope=0.1)
+    items = torch.randn(1, 100, 64)
+    x, out, layout = signal(conv, items)
+    assert (layout.split(conv(x, out, layout)) - plain(items)).abs().max() < 1e-4
+    bare = winograd.WinogradConv(torch.randn(64, 64, 3), None, scratch=Workspace())
+    x, out, layout = signal(bare, torch.zeros(1, 9, 64))
+    assert not bare(x, out, layout).any()
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (7, 3), (11, 5)])
+def test_joined_items_come_out_as_alone_bit_for_bit(kernel: int, dilation: int) -> None:
+    conv, _ = layer(64, kernel, dilation)
+    for length in (1, 40, 61, 333):
+        items = torch.randn(9, length, 64)
+        x, out, layout = signal(conv, items)
+        together = layout.split(conv(x, out, layout)).clone()
+        for item, result in zip(items, together, strict=True):
+            x, out, layout = signal(conv, item[None])
+            assert torch.equal(layout.split(conv(x, out, layout))[0], result)
+
+
+def test_it_is_taken_where_it_is_worth_it_and_fits() -> None:
+    def kind(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> type:
+        weight = torch.zeros(channels, channels, kernel)
+        return type(winograd.conv(weight, None, dtype=dtype, scratch=Workspace()))
+
+    assert kind(192, 3) is kind(128, 7) is kind(64, 11) is winograd.WinogradConv
+    assert kind(128, 3) is kind(32, 11) is kind(200, 11) is kind(192, 11, torch.bfloat16) is Conv
+
+
+@pytest.mark.parametrize(("frames", "items"), [(5, 4), (13, 2)])
+def test_a_whole_model_with_wide_layers(frames: int, items: int) -> None:
+    config = CONFIGS["v1"]
+    module = HiFiGAN(config)
+    randomise(module)
+    folded = HiFiGAN.from_state_dict(config, module.state_dict())
+    variant = CARD.variants[0].with_config(config, own=True)
+    fast, eager = (HiFiGANVocoder(folded, variant, engine=engine) for engine in ("channels-last", "eager"))
+    mel = random_mel(80, frames, batch=items)
+    together, expected = (vocoder.mel_to_waveform(mel, check_format=False) for vocoder in (fast, eager))
+    assert (together - expected).norm() <= 1e-5 * expected.norm()
+    stack: Any = fast._fast and fast._fast.run
+    assert any(isinstance(conv, winograd.WinogradConv) for stage in stack.stages for conv in stage.convs)
+    for row in range(items):
+        assert torch.equal(fast.mel_to_waveform(mel[row : row + 1], check_format=False), together[row : row + 1])
