@@ -217,6 +217,10 @@ class Conv:
 
         self.packed = Packed(pack, self._tiles)
 
+    def ahead(self, length: int) -> int:
+        """Rows behind an item of so many that are looked at for its own: `reach` at most."""
+        return self.reach
+
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Convolve the rows `x` into `out`, which is returned."""
         layout.isolate(x, self.reach)

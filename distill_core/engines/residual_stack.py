@@ -69,16 +69,6 @@ class Stage:
         steps = [step for block in self.blocks for step in block]
         return [conv for step in steps for conv in (step.first, step.second) if conv is not None]
 
-    @property
-    def reach(self) -> int:
-        """Rows that its widest convolution looks ahead."""
-        return max(conv.reach for conv in self.convs)
-
-    @property
-    def group(self) -> int:
-        """Rows to whose multiples items are aligned, for each to be cut into groups as it is alone."""
-        return math.lcm(*(conv.group for conv in self.convs))
-
 
 class ResidualStack:
     """Mel [B, n_mels, T] -> waveform [B, T * hop_length], float32. For one thread at a time.
@@ -108,11 +98,10 @@ class ResidualStack:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
         self.pointwise = pointwise
-        after = [*(stage.up.reach for stage in self.stages), post.reach]
-        # How far layers look ahead: before the first stage, and in and behind each.
-        self._reach = [max(*each) for each in zip([pre.reach, *(s.reach for s in self.stages)], after, strict=True)]
-        self._groups = [1, *(stage.group for stage in self.stages)]
-        self.space = room(max(self._reach))
+        # What convolves signals of one length: before the first stage, and in and behind each.
+        after: list[Conv | TransposedConv] = [*(stage.up for stage in self.stages), post]
+        self._together = list(zip([[pre], *(stage.convs for stage in self.stages)], after, strict=True))
+        self.space = room(max(conv.reach for convs, last in self._together for conv in (*convs, last)))
 
     def __call__(self, mel: Tensor) -> Tensor:
         if self.pointwise:
@@ -144,8 +133,9 @@ class ResidualStack:
         """Items of so many rows in a stage, those of a batch as far apart as its layers look, in whole groups."""
         if items == 1:
             return Layout(items, length)
-        group = self._groups[number]
-        far = -(-length // group) * group + self._reach[number]
+        convs, last = self._together[number]
+        group = math.lcm(*(conv.group for conv in convs))  # each item is cut into groups as it is alone
+        far = length + max(last.reach, *(conv.ahead(length) for conv in convs))
         return Layout(items, length, -(-far // group) * group - length)
 
     def _up(self, stage: Stage, x: Tensor, layout: Layout, number: int) -> tuple[Tensor, Layout]:

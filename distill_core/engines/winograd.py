@@ -76,10 +76,10 @@ class WinogradConv(Conv):
         self._dilation = dilation
         self._slope = negative_slope
         self._scratch = scratch
-        self._left = dilation * (kernel - 1) // 2
-        # What the last group that has a true row looks at beyond the true ones
-        self.reach = self._left + dilation * (GROUP - 1 + GROUP * self._blocks - kernel)
         self.group = GROUP * dilation
+        self._left = dilation * (kernel - 1) // 2
+        self._right = self._left + dilation * (GROUP * self._blocks - kernel)
+        self.reach = self._right + dilation * (GROUP - 1)
         self._wide = max(weight.shape[:2])
         self._tiles = _tile_lengths(self._wide, dilation)
         self._geometry = ((0, 0), (1, 1), (1, 1), _POINTS)
@@ -114,6 +114,9 @@ class WinogradConv(Conv):
         for start, length in tiles(len(x), self._wide, self._tiles):
             self._make(x, start, around(out, start, start + length), 1.0)
         return out
+
+    def ahead(self, length: int) -> int:
+        return -length % self.group + self._right
 
     def _groups(self, length: int) -> int:
         """Groups of a tile of so many rows, of all phases, with those that the blocks behind the first look at."""
@@ -174,4 +177,3 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
         signal = torch.linalg.inv(evaluate(_POINTS)).T
         scale = signal.abs().amax(dim=1, keepdim=True)
         return (signal / scale).float(), evaluate(GROUP) * scale, evaluate(GROUP).T.float().contiguous()
-

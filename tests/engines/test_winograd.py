@@ -41,8 +41,7 @@ def signal(conv: Conv, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     count, length, channels = items.shape
     gap = 0
     if count > 1:
-        far = -(-length // conv.group) * conv.group + conv.reach
-        gap = -(-far // conv.group) * conv.group - length
+        gap = -(-(length + conv.ahead(length)) // conv.group) * conv.group - length
     layout = Layout(count, length, gap)
     space = channels_last.room(conv.reach)
     made = [space.take(name, torch.float32, layout.rows, channels) for name in ("x", "out")]
