@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_core.mel import MelSpec, refine
-from distill_core.mel.inversion import Inversion, finish
+from distill_core.mel.inversion import Inversion, band_values, finish
 from distill_core.mel.timing import FrameClock
 
 from . import recordings
@@ -246,7 +246,7 @@ class Model:
         """The target's ln mel, `[B, CROP, m]`."""
         with torch.no_grad():
             near = refine.looked_at(batch.source.shape[2])
-            bands = self.inversion(batch.source[:, :, near])
+            bands = self.inversion(band_values(batch.source[:, :, near], self.source))
             seen = self.view(batch.source, bands, batch.index)
             row = torch.arange(len(batch))[:, None]
             own, bands = batch.index - near.start, bands.transpose(1, 2)

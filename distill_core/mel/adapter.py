@@ -10,7 +10,8 @@ from torch import Tensor
 from ..errors import InvalidMelError, MelMismatch
 from . import refine as refinement
 from .compare import compare
-from .inversion import Inversion, finish
+from .conversion import Conversion
+from .inversion import Inversion, band_values, finish
 from .spec import MelSpec
 from .timing import FrameClock
 
@@ -75,8 +76,9 @@ class MelAdapter:
         self.device = torch.device(device)
         if self._same:
             return self
-        self._inversion = Inversion(self.source, self.target, self.device, sines=self._net is None)
+        self._conversion = Conversion(self.source, self.target, self.device)
         if self._net is not None:
+            self._inversion = Inversion(self.source, self.target, self.device)
             # The loaded network is shared between adapters, so it is copied rather than moved.
             self._net = copy.deepcopy(self._net).to(self.device)
             self._view = refinement.View(self.source, self.target, self.device)
@@ -171,19 +173,22 @@ class MelAdapter:
         mel = mel.float()[:, :, columns.clamp(0, mel.shape[-1] - 1).to(mel.device)]
         index, phase = (whole - first).to(mel.device), phase.to(mel.device)
         near = slice(None) if self._net is None else refinement.looked_at(mel.shape[2])
-        bands = self._inversion(mel[:, :, near])
-        # Between frames, band values are mixed linearly: for magnitudes the least biased way on recordings.
-        own = index - (near.start or 0)
-        here, after = bands[:, :, own], bands[:, :, own + 1]
-        made = finish(here + (after - here) * phase, self.target)
+        index_near = index - (near.start or 0)
+        values = band_values(mel[:, :, near], self.source)
+        bands, tones = self._conversion(values)
+        analytic = finish(_between(bands, index_near, phase), self.target)
         if self._net is None:
-            return made
+            return analytic
+        bands = self._inversion(values)
+        made = finish(_between(bands, index_near, phase), self.target)
         batch, frames = mel.shape[0], stop - start
         seen = self._view(mel, bands, index.expand(batch, -1))
         correction = self._net(seen, phase.repeat(batch)).reshape(batch, frames, -1).transpose(1, 2)
         lowest = finish(torch.zeros((), device=mel.device), self.target)
         sounding = seen.sounding.reshape(batch, 1, frames)
-        return torch.where(sounding, torch.maximum(made + correction, lowest), made)
+        made = torch.where(sounding, torch.maximum(made + correction, lowest), made)
+        # What is a tone needs no correction: of it, the analytic way knows all.
+        return made + _between(tones, index_near, phase) * (analytic - made)
 
     def _check(self, mel: Tensor) -> None:
         bands = self.source.n_mels
@@ -194,3 +199,9 @@ class MelAdapter:
                 f"Expected a floating-point mel [B, {bands}, T] with T of 1 or more, in the format "
                 f"{self.source}; got {list(mel.shape)} of {mel.dtype}."
             )
+
+
+def _between(values: Tensor, index: Tensor, phase: Tensor) -> Tensor:
+    """Values between frames, `[B, m, T]` -> `[B, m, F]`: linearly, the least biased way for magnitudes."""
+    here, after = values[:, :, index], values[:, :, index + 1]
+    return here + (after - here) * phase

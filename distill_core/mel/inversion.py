@@ -75,9 +75,8 @@ class Inversion:
             self.evenness = constant(evenness[:, None])
             self.spread_evenness = constant(np.interp(theirs, own, evenness)[:, None])
 
-    def __call__(self, mel: Tensor) -> Tensor:
-        """Source mel `[B, n, T]` -> the target's band values before its floor and logarithm, `[B, m, T]`."""
-        bands = band_values(mel, self.source)
+    def __call__(self, bands: Tensor) -> Tensor:
+        """Source band values `[B, n, T]` -> the target's before its floor and logarithm, `[B, m, T]`."""
         found = self.start @ bands
         for _ in range(self.rounds):
             ratio = self.back @ (bands / (self.filters @ found + _TINY))
@@ -128,10 +127,10 @@ def _lines(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:
     frequencies = np.concatenate(
         [np.arange(source.fmin, fine_until, step / 2), np.arange(fine_until, source.fmax + step / 2, step)]
     )
-    return _spread(source, frequencies), _spread(target, frequencies)
+    return line_powers(source, frequencies), line_powers(target, frequencies)
 
 
-def _spread(spec: MelSpec, frequencies: Floats) -> Floats:
+def line_powers(spec: MelSpec, frequencies: Floats) -> Floats:
     """The power that a Hann window spreads from sines of amplitude 1 over the bins, `[bins, frequencies]`."""
     bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
     distance = (bins[:, None] - frequencies) * (spec.win_length / spec.sample_rate)

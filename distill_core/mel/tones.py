@@ -1,0 +1,134 @@
+"""Steady tones that stand alone: what bands say of their frequency and power, exactly.
+
+A sine fills the bands around it in a pattern that depends on its frequency alone. Where one such pattern
+explains the bands of a neighbourhood, the target's bands follow from the sine; a spectrum that merely has the
+right band sums would be too wide, and below about 300 Hz, where two grids of Fourier bins sample the peak in
+different places, out of tune.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .filters import band_edges, filterbank
+from .inversion import line_powers
+from .spec import MelSpec
+
+if TYPE_CHECKING:
+    from .filters import Floats
+
+# Candidates lie so many to a bin, or to a band where bands are wider; from the first on, a fit finds the rest.
+_PER_WIDTH = 12
+# Below so many bins, a sine's two lobes overlap.
+_LOWEST = 2.2
+# Residual energy, over that of the neighbourhood, up to which a tone is taken for one, and from which it is not.
+CERTAIN, UNLIKELY = 3e-4, 3e-3
+# What a tone leaves unexplained, of a band's own and of the neighbourhood's peak, that is not taken for something else.
+TOLERANCE, SMALL = 0.01, 0.001
+_TINY = 1e-20
+
+
+class Tones:
+    """The sines in single frames.
+
+    Args:
+        source: a format of powers.
+        target: the format wanted.
+        device: where the constants live.
+    """
+
+    def __init__(self, source: MelSpec, target: MelSpec, device: torch.device) -> None:
+        frequencies, steps = _candidates(source, target)
+        pattern, slope = _with_slope(lambda hertz: filterbank(source) @ _powers(source, hertz), frequencies, steps)
+        wanted, wanted_slope = _with_slope(lambda hertz: _bands(target, hertz), frequencies, steps)
+        near = pattern > 1e-4 * pattern.max(axis=0)
+        # A band on either side must be empty for a tone to stand alone.
+        near[1:] |= near[:-1].copy()
+        near[:-1] |= near[1:].copy()
+        local, local_slope = pattern * near, slope * near
+
+        def constant(values: Floats) -> Tensor:
+            return torch.tensor(values, dtype=torch.float32, device=device)
+
+        with torch.inference_mode(False):
+            # Scaled to unit length, so that products of energies stay within range.
+            length = np.sqrt((local**2).sum(axis=0))
+            self.local, self.local_slope = constant((local / length).T), constant((local_slope / length).T)
+            self.near = constant(near.T.astype(np.float64))
+            self.across = constant((local * local_slope).sum(axis=0)[:, None] / length[:, None] ** 2)
+            self.slopes = constant((local_slope**2).sum(axis=0)[:, None] / length[:, None] ** 2)
+            self.length = constant(length[:, None])
+            self.pattern, self.slope = constant(pattern), constant(slope)
+            self.tolerance = constant(TOLERANCE * pattern + SMALL * pattern.max(axis=0) * near)
+            self.wanted, self.wanted_slope = constant(wanted), constant(wanted_slope)
+        # In log1p, a decoder's noise leaves what looks like faint tones.
+        self.quietest = 1.0 if source.log == "log1p" else _TINY
+        self.exponent = target.power / 2
+
+    def __call__(self, bands: Tensor) -> tuple[Tensor, Tensor]:
+        """Source band values `[B, n, T]` -> what is left of them without the tones, and the tones' target values.
+
+        Returns:
+            `[B, n, T]` and `[B, m, T]`, none of them negative.
+        """
+        along, aside = self.local @ bands, self.local_slope @ bands
+        energy = self.near @ bands.square()
+        # Least squares for the power at a candidate, and that times the distance from it in steps.
+        rest = (self.slopes - self.across.square()).clamp(min=_TINY)
+        moved = (aside - self.across * along) / rest
+        power = along - self.across * moved
+        left = energy - power * along - moved * aside
+        distance = moved / power.clamp(min=_TINY)
+        fits = (power > 0) & (distance.abs() <= 0.75) & (energy > _TINY)
+        residual = torch.where(fits, left / energy.clamp(min=_TINY), torch.ones_like(left)).clamp(min=1e-6)
+        # Of candidates that fit as well as rounding lets them, the nearest.
+        residual = residual * (1.0 + 0.1 * distance.abs().clamp(max=1.0))
+        best = -F.max_pool1d(-residual.transpose(1, 2), 4 * _PER_WIDTH + 1, stride=1, padding=2 * _PER_WIDTH)
+        lone = residual <= best.transpose(1, 2)
+        loud = ((energy.sqrt() / self.quietest - 1.0) / 3.0).clamp(0.0, 1.0)
+        sure = (torch.log(UNLIKELY / residual) / math.log(UNLIKELY / CERTAIN)).clamp(0.0, 1.0) * lone * loud
+        level = sure * power.clamp(min=0.0) / self.length
+        distance = distance.clamp(-1.0, 1.0)
+        explained = self.pattern @ level + self.slope @ (level * distance)
+        rest = bands - explained - self.tolerance @ level
+        level = level.pow(self.exponent)
+        found = self.wanted @ level + self.wanted_slope @ (level * distance)
+        return rest.clamp(min=0.0), found.clamp(min=0.0)
+
+
+def _candidates(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:
+    """Frequencies to look at in Hz, and the steps between them."""
+    assert source.fmax is not None and target.fmax is not None
+    bin_width = source.sample_rate / source.win_length
+    edges = band_edges(source)
+    last = min(edges[-2], 0.95 * source.nyquist, target.fmax)
+    found, steps = [max(_LOWEST * bin_width, edges[1])], []
+    while found[-1] < last:
+        width = max(bin_width, float(np.interp(found[-1], edges[1:], np.diff(edges))))
+        steps.append(width / _PER_WIDTH)
+        found.append(found[-1] + steps[-1])
+    return np.array(found[:-1]), np.array(steps)
+
+
+def _with_slope(function: Callable[[Floats], Floats], frequencies: Floats, steps: Floats) -> tuple[Floats, Floats]:
+    """Values at frequencies, `[bands, frequencies]`, and their growth in a step: between half a step on either side."""
+    above, below = function(frequencies + steps / 2), function(frequencies - steps / 2)
+    return function(frequencies), above - below
+
+
+def _powers(spec: MelSpec, frequencies: Floats) -> Floats:
+    """The power of sines of amplitude 1 in the bins, both their lobes, on the average over phases."""
+    return line_powers(spec, frequencies) + line_powers(spec, -frequencies)
+
+
+def _bands(spec: MelSpec, frequencies: Floats) -> Floats:
+    """Band values of sines of amplitude 1, `[n_mels, frequencies]`."""
+    powers = _powers(spec, frequencies)
+    return np.asarray(filterbank(spec) @ (np.sqrt(powers) if spec.power == 1.0 else powers))
