@@ -77,6 +77,7 @@ def both(config: dict[str, Any], mel: torch.Tensor, **options: Any) -> tuple[flo
 
 CHANGES: dict[str, dict[str, Any]] = {
     **{name: {"upsample_initial_channel": 96} for name in CONFIGS},
+    "wide layers": {"upsample_initial_channel": 256},
     "resblock 2": {"resblock": "2", "resblock_dilation_sizes": [[1, 3], [1, 3, 5], [2]]},
     "snake": {"activation": "snake"},
     "snake, no logarithm": {"activation": "snake", "snake_logscale": False},
