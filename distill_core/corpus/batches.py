@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -42,16 +42,20 @@ class Batch:
         return Batch(tuple(self.items[i] for i in keep), tuple(self.seconds[i] for i in keep))
 
 
-def batches(items: Iterable[Item], frame_seconds: float) -> Iterator[Batch]:
+def batches(
+    items: Iterable[Item], frame_seconds: float, measured: Callable[[int, float], None] = lambda files, seconds: None
+) -> Iterator[Batch]:
     """All items in batches, the longest of each `WINDOW` first; looks one window ahead.
 
     Args:
         frame_seconds: what a frame of a mel lasts.
+        measured: is told of each window how many files it has, and seconds in all.
     """
     iterator = iter(items)
     with ThreadPoolExecutor(4, thread_name_prefix="headers") as threads:
         while window := list(itertools.islice(iterator, WINDOW)):
             extents = list(threads.map(lambda item: extent(item, frame_seconds), window))
+            measured(len(window), sum(each.seconds for each in extents))
             yield from group(window, extents, frame_seconds)
 
 

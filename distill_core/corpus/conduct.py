@@ -92,7 +92,8 @@ class Conductor:
         started = time.monotonic()
         try:
             with Bar(self._quiet, summary.files) as self._bar:
-                self.engine.run(self._measured(), self._take, self._bar.advance)
+                missing = batches(self._missing(), self.job.frame_seconds, self._bar.expect)
+                self.engine.run(missing, self._take, self._bar.advance)
             if not summary.stopped:  # files may have come and gone since they were counted
                 summary.files = summary.done + summary.current + summary.failed
         finally:
@@ -105,11 +106,6 @@ class Conductor:
         assert self._record is not None
         self._record.refresh()
         return [i for i, item in enumerate(batch.items) if not self._record.is_current(item)]
-
-    def _measured(self) -> Iterator[Batch]:
-        for batch in batches(self._missing(), self.job.frame_seconds):
-            self._bar.expect(len(batch.items), sum(batch.seconds))
-            yield batch
 
     def _missing(self) -> Iterator[Item]:
         """The items that have to be done."""

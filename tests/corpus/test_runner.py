@@ -150,7 +150,10 @@ def test_batches_follow_from_the_plan_and_are_bounded(corpus: Path, tmp_path: Pa
     for i in range(40):
         tone(corpus / f"more {i}.wav", samples=8000)
     plan = Plan((str(corpus),), str(tmp_path / "out"), keep_endings=True)
-    made = list(batches(plan, 0.002))
+    told: list[tuple[int, float]] = []
+    made = list(batches(plan, 0.002, lambda *window: told.append(window)))
+    [(count, seconds)] = told  # the longest come first: no batch stands for the others
+    assert count == len(list(plan)) and seconds == pytest.approx(sum(sum(batch.seconds) for batch in made))
     assert made == list(batches(list(plan), 0.002))
     assert sorted(item.output for batch in made for item in batch.items) == sorted(item.output for item in plan)
     assert all(sum(batch.seconds) <= MAX_SECONDS for batch in made)
