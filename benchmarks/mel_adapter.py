@@ -2,7 +2,7 @@
 
     python -m benchmarks.mel_adapter
 
-Held-out recordings (see training/recordings.py: split by file; no recorded speech was trained on) are
+Held-out recordings (see training/recordings.py: split by file; of these none was trained on) are
 analysed in both formats. The figure is the mean over files of the mean |Δ ln mel| in nats (1 nat is
 8.7 dB) over what is above -9 in the true mel; the bias is the same without the bars. Noise of a decoder is
 white, on the log1p mel, which then is raised to 0. `python tools/recordings.py` fetches the recordings.

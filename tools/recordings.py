@@ -5,11 +5,13 @@
 They are two packages of Debian's: `sound-theme-freedesktop` (48 kHz, speech among it) and
 `sonic-pi-samples` (44.1 kHz music and effects, CC0). Where the system has them installed they are used
 from there; else `apt-get download` and `dpkg -x` unpack them under build/recordings. Without either, the
-tests that need them are skipped and say so.
+tests that need them are skipped and say so. With `--training`, also `klettres-data` and `ktuberling-data`,
+86 MB of words that people of many languages recorded at home: what `training.mel_refinement` trains on.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -21,12 +23,17 @@ PACKAGES = {
     "sound-theme-freedesktop": Path("usr/share/sounds/freedesktop/stereo"),
     "sonic-pi-samples": Path("usr/share/sonic-pi/samples"),
 }
+# Recorded speech in many voices and rooms, GPL-2+: only for training the mel adapter's refinement.
+TRAINING = {
+    "klettres-data": Path("usr/share/klettres"),
+    "ktuberling-data": Path("usr/share/ktuberling/sounds"),
+}
 
 
 def folder(package: str) -> Path | None:
-    """Where the recordings of one of `PACKAGES` are, or None."""
+    """Where the recordings of one of `PACKAGES` or `TRAINING` are, or None."""
     for root in (Path("/"), UNPACKED):
-        place = root / PACKAGES[package]
+        place = root / (PACKAGES | TRAINING)[package]
         if place.is_dir():
             return place
     return None
@@ -48,7 +55,10 @@ def fetch(package: str) -> str | None:
 
 
 def main() -> int:
-    for package in PACKAGES:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--training", action="store_true", help="also what the refinement of mels is trained on")
+    args = parser.parse_args()
+    for package in PACKAGES | (TRAINING if args.training else {}):
         if folder(package) is None:
             reason = fetch(package)
             if reason:

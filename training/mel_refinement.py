@@ -1,10 +1,9 @@
 """Train the learned refinement of `distill_core.mel.MelAdapter`, and write its weights.
 
-    python -m training.mel_refinement --target hifigan-22khz-80band --minutes 15
+    python -m training.mel_refinement --target hifigan-22khz-80band --minutes 30
 
-Needs the recordings that `python tools/recordings.py` fetches, and `espeak-ng` (apt-get install espeak-ng)
-for speech: no recorded speech is trained on, so that all there is can be tested on. Every sound is varied
-in speed, level and colour, mixed, and analysed in both formats; then the source gets a decoder's noise.
+Needs the recordings that `python tools/recordings.py --training` fetches, and `espeak-ng` (apt-get install
+espeak-ng). Sounds are analysed in both formats (see training/material.py), then the source gets a decoder's noise.
 """
 
 from __future__ import annotations
@@ -13,15 +12,11 @@ import argparse
 import copy
 import math
 import random
-import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,114 +25,12 @@ from distill_core.mel import MelSpec, refine
 from distill_core.mel.inversion import Inversion, band_values, finish
 from distill_core.mel.timing import FrameClock
 
-from . import recordings
+from . import material, recordings
 
-RATE = 48_000
-CD_RATE = 44_100
 BIAS_WEIGHT = 4.0
 CROP = 32
-SENTENCES = (
-    "The birch canoe slid on the smooth planks.",
-    "Front left, front right, rear centre, side left.",
-    "Four hours of steady work faced us, said the measured voice.",
-    "A large size in stockings is hard to sell; why not ask for cheese?",
-    "Zero, one, two, three, four, five, six, seven, eight, nine.",
-    "She had your dark suit in greasy wash water all year.",
-    "Thick fog hushed the harbour, and nobody saw the ships go by.",
-    "Judge my vow: quick foxes jump over lazy dwarves, boxing with pizza.",
-)
-VOICES = ("en-gb", "en-us", "de", "fr", "es", "it", "en-us+f3", "en-gb+f4", "de+f2", "en-us+m7", "fr+f5", "en-gb+m3")
-
-
-def speech(rng: random.Random) -> list[np.ndarray]:
-    """espeak-ng's voices reading, each at its own speed and pitch, `[samples]` at 48 kHz."""
-    waves = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        for index, voice in enumerate(VOICES * 3):
-            text = SENTENCES[index % len(SENTENCES)] + " " + SENTENCES[(index * 5 + 3) % len(SENTENCES)]
-            speed, pitch = str(rng.randint(110, 190)), str(rng.randint(20, 80))
-            command = ["espeak-ng", "-v", voice, "-s", speed, "-p", pitch, "-w", str(path), text]
-            try:
-                subprocess.run(command, check=True, capture_output=True)
-            except FileNotFoundError:
-                raise SystemExit("error: espeak-ng is needed: apt-get install espeak-ng") from None
-            wave, rate = soundfile.read(path)
-            waves.append(soxr.resample(wave, rate, RATE))
-    return waves
-
-
-def synthesis(rng: np.random.Generator, seconds: float = 4.0) -> np.ndarray:
-    """Tones, harmonic glides, clicks and coloured noise in a random mixture."""
-    t = np.arange(int(seconds * RATE)) / RATE
-    wave = np.zeros_like(t)
-    kinds = rng.random(4) < 0.5
-    if kinds[0] or not kinds.any():
-        for _ in range(rng.integers(1, 5)):
-            frequency = 40 * 500 ** rng.random()
-            wave += 10 ** rng.uniform(-2, 0) * np.sin(2 * np.pi * frequency * t + 6 * rng.random())
-    if kinds[1]:
-        pitch = 60 * 12 ** rng.random() * 2 ** (rng.uniform(-1, 1) * t / seconds + 0.02 * np.sin(2 * np.pi * 5 * t))
-        phase = 2 * np.pi * np.cumsum(pitch) / RATE
-        tilt = rng.uniform(0.5, 1.6)
-        for harmonic in range(1, 40):
-            if pitch.max() * harmonic < RATE / 2:
-                wave += 0.5 * harmonic**-tilt * np.sin(harmonic * phase)
-    if kinds[2]:
-        for at in rng.integers(0, t.size - 10, rng.integers(1, 12)):
-            wave[at] += rng.uniform(-1, 1) * 3
-    if kinds[3]:
-        wave += 10 ** rng.uniform(-3, -0.5) * coloured(rng, t.size, rng.uniform(0, 1.2))
-    decay = np.exp(-((t * rng.uniform(0.5, 4)) % 1.0) * rng.uniform(0, 6))
-    return wave * decay
-
-
-def tones(rng: np.random.Generator, seconds: float = 2.0) -> np.ndarray:
-    """One to three steady sines from 40 Hz to 21 kHz, half of them bare, half in noise."""
-    t = np.arange(int(seconds * RATE)) / RATE
-    wave = np.zeros_like(t)
-    for _ in range(rng.integers(1, 4)):
-        frequency = 40 * 525 ** rng.random()
-        wave += 10 ** rng.uniform(-1.5, 0) * np.sin(2 * np.pi * frequency * t + 6 * rng.random())
-    if rng.random() < 0.5:
-        wave += 10 ** rng.uniform(-4, -1) * coloured(rng, t.size, rng.uniform(0, 1.2))
-    return wave * (10 ** rng.uniform(-1.5, -0.02) / np.abs(wave).max())
-
-
-def coloured(rng: np.random.Generator, samples: int, tilt: float) -> np.ndarray:
-    """Noise whose amplitude falls as f ** -tilt above 100 Hz, of unit variance."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequencies = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 100.0)
-    noise = np.fft.irfft(spectrum * frequencies**-tilt, samples)
-    return noise / max(noise.std(), 1e-12)
-
-
-def varied(wave: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.ndarray:
-    """A sound at another speed, in another colour and room, at another level, perhaps with another one."""
-    if rng.random() < 0.7:
-        wave = soxr.resample(wave, RATE, RATE / 2 ** rng.uniform(-0.5, 0.5))
-    if rng.random() < 0.3:
-        start = rng.integers(0, wave.size)
-        part = other[: wave.size - start] * 10 ** rng.uniform(-1.5, 0)
-        wave = wave.copy()
-        wave[start : start + part.size] += part
-    if rng.random() < 0.4:
-        spectrum = np.fft.rfft(wave)
-        octaves = np.log2(np.maximum(np.fft.rfftfreq(wave.size, 1 / RATE), 20.0) / 1000.0)
-        decibels = rng.uniform(-3, 2) * octaves + rng.uniform(0, 6) * np.sin(octaves * 2 + 6 * rng.random())
-        wave = np.fft.irfft(spectrum * 10 ** (decibels / 20), wave.size)
-    if rng.random() < 0.3:
-        tail = rng.standard_normal(RATE // 4) * np.exp(-np.arange(RATE // 4) / rng.uniform(300, 4000))
-        size = wave.size + tail.size
-        echo = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)[: wave.size]
-        wave = wave + echo * rng.uniform(0.05, 0.4) * wave.std() / max(echo.std(), 1e-12)
-    if rng.random() < 0.7:
-        # The hiss and rumble of a recording, of which espeak-ng and samples have less than life.
-        background = coloured(rng, wave.size, rng.uniform(0, 1.2))
-        wave = wave + 10 ** rng.uniform(-4.3, -2) * np.abs(wave).max() * background
-    wave = np.pad(wave, rng.integers(0, RATE // 10, 2))
-    level = 0.95 if rng.random() < 0.6 else 10 ** rng.uniform(-1.3, 0)
-    return wave * (level / max(np.abs(wave).max(), 1e-9))
+# Steps of the kernels, whose singular values are all about this, and of everything else: from nothing, and going on.
+RATES = {False: (0.02, 2e-3), True: (0.004, 5e-4)}
 
 
 class Pool:
@@ -207,7 +100,7 @@ class Batch:
         """A third clean, most others with noise as decoders have it, some with less or more."""
         size = len(self)
         sigma = torch.exp(torch.empty(size).uniform_(math.log(0.004), math.log(0.1)))
-        common = torch.exp(torch.empty(size).uniform_(math.log(0.015), math.log(0.06)))
+        common = torch.exp(torch.empty(size).uniform_(math.log(0.017), math.log(0.058)))
         kind = torch.rand(size)
         sigma = torch.where(kind < 0.7, common, sigma)
         sigma[kind < 0.35] = 0.0
@@ -258,18 +151,14 @@ class Model:
         return torch.where(seen.sounding.unflatten(0, base.shape[:2])[..., None], made, base)
 
 
-Sound = tuple[np.ndarray, int]
-"""Samples, and their rate in Hz."""
-
-
-def pairs(made: list[Sound], source: MelSpec, target: MelSpec) -> list[tuple[Tensor, Tensor]]:
+def pairs(count: int, source: MelSpec, target: MelSpec, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Sounds as (source mel, target mel), `[n, T]` each.
 
     At whichever rate a sound is, one of the formats, or both, see it resampled: what lies next to the lower
     Nyquist frequency depends on it, as in real collections.
     """
     clips = []
-    for wave, rate in made:
+    for wave, rate in material.sounds(count, seed):
         if wave.size < rate // 4 or not np.isfinite(wave).all():
             continue
         mine = source.analyze(recordings.at_rate(wave, rate, source.sample_rate))[0]
@@ -278,51 +167,12 @@ def pairs(made: list[Sound], source: MelSpec, target: MelSpec) -> list[tuple[Ten
     return clips
 
 
-def cut(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A sound between digital silence, which it meets without a fade, as samples do."""
-    if rng.random() < 0.5:
-        start = rng.integers(0, max(1, wave.size // 4))
-        wave = wave[start : start + rng.integers(wave.size // 4, wave.size + 1)]
-    before = rng.integers(0, RATE // 4) if rng.random() < 0.3 else 0
-    return np.pad(wave, (before, rng.integers(RATE // 8, RATE // 2)))
-
-
-def sounds(rounds: int, seed: int) -> list[Sound]:
-    """The training material: recordings, speech and synthesis, varied `rounds` times."""
-    rng = np.random.default_rng(seed)
-    found = recordings.find()
-    spoken = speech(random.Random(seed))
-    native = [recordings.read(path) for path in found.training]
-    recorded = [wave[: 20 * rate] for wave, rate in native]
-    made: list[Sound] = []
-
-    def any_of(waves: list[np.ndarray]) -> np.ndarray:
-        return waves[rng.integers(len(waves))]
-
-    def either() -> int:
-        return RATE if rng.random() < 0.5 else CD_RATE
-
-    for number in range(rounds):
-        for wave, rate in native:
-            wave = wave[: 20 * rate]
-            if number:
-                wave = varied(wave, rng, any_of(spoken))
-            made.append((cut(wave, rng) if rng.random() < 0.4 or wave.size < rate // 2 else wave, rate))
-        for wave in spoken:
-            wave = varied(wave, rng, any_of(recorded))
-            made.append((cut(wave, rng) if rng.random() < 0.3 else wave, RATE if rng.random() < 0.7 else CD_RATE))
-        made += [(varied(synthesis(rng), rng, any_of(recorded)), either()) for _ in range(25)]
-        made += [(tones(rng), either()) for _ in range(80)]
-    return made
-
-
 def kept_clips(args: argparse.Namespace, target_name: str) -> list[tuple[Tensor, Tensor]]:
     """Pairs of mels, from the folder named by `--keep` if they are there; else made, and kept there."""
-    kept = args.keep / f"{target_name}-{args.seed}-{args.rounds}.pt" if args.keep else None
+    kept = args.keep / f"{target_name}-{args.seed}-{args.sounds}.pt" if args.keep else None
     if kept and kept.exists():
         return torch.load(kept, weights_only=True)  # type: ignore[no-any-return]
-    made = sounds(args.rounds, args.seed)
-    clips = pairs(made, MelSpec.preset(args.source), MelSpec.preset(target_name))
+    clips = pairs(args.sounds, MelSpec.preset(args.source), MelSpec.preset(target_name), args.seed)
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.save(clips, kept)
@@ -330,7 +180,7 @@ def kept_clips(args: argparse.Namespace, target_name: str) -> list[tuple[Tensor,
 
 
 def train(target_name: str, minutes: float, out: Path, args: argparse.Namespace) -> None:
-    """Train the refinement of one pair of formats for so long, and write it to `out`."""
+    """Train the refinement of one pair of formats for so many minutes of CPU time, and write it to `out`."""
     torch.manual_seed(args.seed)
     source, target = MelSpec.preset(args.source), MelSpec.preset(target_name)
     clips = kept_clips(args, target_name)
@@ -346,19 +196,21 @@ def train(target_name: str, minutes: float, out: Path, args: argparse.Namespace)
     print(f"{target_name}: {len(clips)} clips, {hours:.2f} h, {parameters} parameters", flush=True)
     held = check.batch(64)
     held_noisy = held.noisy(torch.full((64,), 0.03), torch.ones(64, dtype=torch.bool))
-    optimizer = torch.optim.AdamW(model.net.parameters(), lr=args.rate, weight_decay=1e-3)
+    optimizers = optimizers_of(model.net, *RATES[args.resume])
     smooth = torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
     mean = torch.optim.swa_utils.AveragedModel(model.net, multi_avg_fn=smooth)
-    began, step, shown, losses = time.monotonic(), 0, 0.0, []
-    while (progress := (time.monotonic() - began) / (60 * minutes)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * min(1.0, step / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
+    began, step, shown, losses = time.process_time(), 0, 0.0, []
+    while (progress := (time.process_time() - began) / (60 * minutes * args.threads)) < 1.0:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["most"] * min(1.0, (step + 1) / 20) * min(1.0, 0.01 + 1.6 * (1.0 - progress))
         batch = pool.batch(args.batch).decoded()
         loss = error(model(batch), batch)
-        optimizer.zero_grad(set_to_none=True)
+        model.net.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.net.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         mean.update_parameters(model.net)
         losses.append(float(loss.detach()))
         step += 1
@@ -371,6 +223,47 @@ def train(target_name: str, minutes: float, out: Path, args: argparse.Namespace)
             losses.clear()
     write(mean.module, out)
     print(f"{out.name}: {step} steps; set aside: {measure(Model.of(model, mean.module), held)}", flush=True)
+
+
+def optimizers_of(net: torch.nn.Module, kernel_rate: float, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the kernels, which learns in a fraction of Adam's steps; Adam for the rest."""
+    kernels: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for parameter in net.parameters():
+        (kernels if parameter.ndim == 4 and parameter.shape[0] > 1 else rest).append(parameter)
+    return [
+        Muon(kernels, kernel_rate),
+        torch.optim.AdamW([{"params": rest, "most": rate}], lr=rate, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose singular values are all made about 1, by Newton and Schulz's iteration (Jordan, 2024).
+
+    Args:
+        kernels: of convolutions; each counts as a matrix `[outputs, the rest]`.
+        rate: how far a step goes.
+    """
+
+    def __init__(self, kernels: list[torch.nn.Parameter], rate: float) -> None:
+        super().__init__([{"params": kernels, "most": rate, "lr": rate}], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step."""
+        for group in self.param_groups:
+            for kernel in group["params"]:
+                if kernel.grad is None:
+                    continue
+                momentum = self.state[kernel].setdefault("momentum", torch.zeros_like(kernel))
+                momentum.lerp_(kernel.grad, 0.05)
+                step = kernel.grad.lerp(momentum, 0.95).flatten(1)
+                x = step / (step.norm() + 1e-12)
+                for _ in range(5):
+                    square = x @ x.T
+                    x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+                scale = max(1.0, x.shape[0] / x.shape[1]) ** 0.5
+                kernel.add_(x.view_as(kernel), alpha=-group["lr"] * scale)
 
 
 def error(made: Tensor, batch: Batch) -> Tensor:
@@ -416,12 +309,11 @@ def main() -> None:
     parser.add_argument("--source", default="distill-vae")
     parser.add_argument("--target", nargs="+", default=[pair[1] for pair in refine.WEIGHTS])
     parser.add_argument("--out", type=Path, help="a folder; default: where distill_core keeps them")
-    parser.add_argument("--minutes", type=float, default=15.0, help="for each target")
-    parser.add_argument("--rounds", type=int, default=6, help="variations of each sound")
+    parser.add_argument("--minutes", type=float, default=15.0, help="of CPU time on a core, for each target")
+    parser.add_argument("--sounds", type=int, default=2400, help="how many, of some three seconds each")
     parser.add_argument("--keep", type=Path, help="a folder to keep the pairs of mels in between runs")
     parser.add_argument("--resume", action="store_true", help="begin with the weights that are there")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--width", type=int, default=48)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)

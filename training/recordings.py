@@ -48,6 +48,23 @@ def find() -> Recordings:
     return Recordings((*by_hash[HELD_OUT:], *others), tuple(by_hash[:HELD_OUT]), speech)
 
 
+def spoken() -> list[tuple[Path, ...]]:
+    """Words that many people recorded at home, at 32 kHz or more, by speaker; all for training.
+
+    Raises:
+        FileNotFoundError: the packages are not installed.
+    """
+    folders = [recordings.folder(package) for package in recordings.TRAINING]
+    if None in folders:
+        raise FileNotFoundError("Recorded speech is not here: python tools/recordings.py --training fetches it.")
+    by_speaker: dict[Path, list[Path]] = {}
+    for folder in folders:
+        for path in sorted([*folder.rglob("*.ogg"), *folder.rglob("*.wav")]):  # type: ignore[union-attr]
+            if soundfile.info(path).samplerate in (44_100, 48_000):
+                by_speaker.setdefault(path.parent, []).append(path)
+    return [tuple(files) for files in by_speaker.values() if len(files) >= 8]
+
+
 def read(path: Path) -> tuple[np.ndarray, int]:
     """A file as mono float64, peak-normalised, and its sample rate in Hz."""
     wave, rate = soundfile.read(path, dtype="float64", always_2d=True)

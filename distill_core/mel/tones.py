@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,9 @@ _PER_WIDTH = 12
 _LOWEST = 2.2
 # Residual energy, over that of the neighbourhood, up to which a tone is taken for one, and from which it is not.
 CERTAIN, UNLIKELY = 3e-4, 3e-3
-# What a tone leaves unexplained, of a band's own and of the neighbourhood's peak, that is not taken for something else.
-TOLERANCE, SMALL = 0.01, 0.001
+# What a tone leaves unexplained that is not taken for something else: of a band's own, near it and farther off, where
+# sidelobes differ most from their mean; and near it also of its peak.
+_OWN, _FARTHER, _PEAK = 0.01, 0.5, 0.001
 _TINY = 1e-20
 
 
@@ -45,29 +47,14 @@ class Tones:
     """
 
     def __init__(self, source: MelSpec, target: MelSpec, device: torch.device) -> None:
-        frequencies, steps = _candidates(source, target)
-        pattern, slope = _with_slope(lambda hertz: filterbank(source) @ _powers(source, hertz), frequencies, steps)
-        wanted, wanted_slope = _with_slope(lambda hertz: _bands(target, hertz), frequencies, steps)
-        near = pattern > 1e-4 * pattern.max(axis=0)
-        # A band on either side must be empty for a tone to stand alone.
-        near[1:] |= near[:-1].copy()
-        near[:-1] |= near[1:].copy()
-        local, local_slope = pattern * near, slope * near
-
-        def constant(values: Floats) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
+        tables = _tables(source, target)
         with torch.inference_mode(False):
-            # Scaled to unit length, so that products of energies stay within range.
-            length = np.sqrt((local**2).sum(axis=0))
-            self.local, self.local_slope = constant((local / length).T), constant((local_slope / length).T)
-            self.near = constant(near.T.astype(np.float64))
-            self.across = constant((local * local_slope).sum(axis=0)[:, None] / length[:, None] ** 2)
-            self.slopes = constant((local_slope**2).sum(axis=0)[:, None] / length[:, None] ** 2)
-            self.length = constant(length[:, None])
-            self.pattern, self.slope = constant(pattern), constant(slope)
-            self.tolerance = constant(TOLERANCE * pattern + SMALL * pattern.max(axis=0) * near)
-            self.wanted, self.wanted_slope = constant(wanted), constant(wanted_slope)
+            self.local, self.local_slope = tables["local"].to(device), tables["local_slope"].to(device)
+            self.near, self.length = tables["near"].to(device), tables["length"].to(device)
+            self.across, self.slopes = tables["across"].to(device), tables["slopes"].to(device)
+            self.pattern, self.slope = tables["pattern"].to(device), tables["slope"].to(device)
+            self.wanted, self.wanted_slope = tables["wanted"].to(device), tables["wanted_slope"].to(device)
+            self.tolerance = tables["tolerance"].to(device)
         # In log1p, a decoder's noise leaves what looks like faint tones.
         self.quietest = 1.0 if source.log == "log1p" else _TINY
         self.exponent = target.power / 2
@@ -101,6 +88,36 @@ class Tones:
         level = level.pow(self.exponent)
         found = self.wanted @ level + self.wanted_slope @ (level * distance)
         return rest.clamp(min=0.0), found.clamp(min=0.0)
+
+
+@lru_cache(maxsize=4)
+def _tables(source: MelSpec, target: MelSpec) -> dict[str, Tensor]:
+    """What `Tones` multiplies by, on the CPU. Shared by all, who must not write to it."""
+    frequencies, steps = _candidates(source, target)
+    pattern, slope = _with_slope(lambda hertz: filterbank(source) @ _powers(source, hertz), frequencies, steps)
+    wanted, wanted_slope = _with_slope(lambda hertz: _bands(target, hertz), frequencies, steps)
+    near = pattern > 1e-4 * pattern.max(axis=0)
+    # A band on either side must be empty for a tone to stand alone.
+    near[1:] |= near[:-1].copy()
+    near[:-1] |= near[1:].copy()
+    local, local_slope = pattern * near, slope * near
+    length = np.sqrt((local**2).sum(axis=0))
+    tables = {
+        # Scaled to unit length, so that products of energies stay within range.
+        "local": (local / length).T,
+        "local_slope": (local_slope / length).T,
+        "near": near.T.astype(np.float64),
+        "length": length[:, None],
+        "across": (local * local_slope).sum(axis=0)[:, None] / length[:, None] ** 2,
+        "slopes": (local_slope**2).sum(axis=0)[:, None] / length[:, None] ** 2,
+        "pattern": pattern,
+        "slope": slope,
+        "tolerance": pattern * np.where(near, _OWN, _FARTHER) + _PEAK * pattern.max(axis=0) * near,
+        "wanted": wanted,
+        "wanted_slope": wanted_slope,
+    }
+    with torch.inference_mode(False):
+        return {name: torch.tensor(values, dtype=torch.float32) for name, values in tables.items()}
 
 
 def _candidates(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:

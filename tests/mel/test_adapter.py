@@ -209,7 +209,29 @@ def sine_profile(spec: MelSpec, hertz: float, adapter: MelAdapter | None) -> tor
 @pytest.mark.parametrize("target", [BIGVGAN, HIFIGAN])
 @pytest.mark.parametrize(
     "frequency",
-    [60, 61, 70, 85, 110, 130.81, 150, 196, 261.63, 300, 415.3, 440, 466.16, 880, 1760, 3520, 7040, 9000, 12000, 15000],
+    [
+        60,
+        61,
+        64.5,
+        70,
+        85,
+        110,
+        130.81,
+        150,
+        196,
+        261.63,
+        300,
+        415.3,
+        440,
+        466.16,
+        880,
+        1760,
+        3520,
+        7040,
+        9000,
+        12000,
+        15000,
+    ],
 )
 def test_the_pitch_and_the_level_of_a_sine_are_kept(target: MelSpec, frequency: float) -> None:
     """Of all sines within 50 cents, the one whose true mel is closest to the converted is within 5; level 1 dB."""
