@@ -46,7 +46,7 @@ NOT_RUN = (
     NotRun(r"make .*", "sets up an environment of its own; .ci/run runs it", readers.make_target),
     NotRun(r"python -m (benchmarks|training)\.\w+.*", "takes minutes", readers.module_and_options),
     NotRun(r"(python -m )?pytest .*", "is this very suite", readers.paths),
-    NotRun(r"python tools/recordings\.py( --training)?", "downloads Debian's packages; `make test` runs it", readers.script),
+    NotRun(r"python tools/recordings\.py( --training)?", "downloads packages; `make test` runs it", readers.script),
     NotRun(r"apt-get install .*", "needs root and Debian's archive"),
     NotRun(r"rsync .*", "needs a second machine"),
     NotRun(r"ray start .*", "needs a cluster"),
