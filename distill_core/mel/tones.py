@@ -34,6 +34,10 @@ CERTAIN, UNLIKELY = 3e-4, 3e-3
 # What a tone leaves unexplained that is not taken for something else: of a band's own, near it and farther off, where
 # sidelobes differ most from their mean; and near it also of its peak.
 _OWN, _FARTHER, _PEAK = 0.01, 0.5, 0.001
+# Residual energies below this are rounding's.
+_ROUNDING = 1e-5
+# Steps from a candidate up to which it stands for a tone, and from which the next one does.
+_OWNED, _FARTHEST = 0.45, 0.6
 _TINY = 1e-20
 
 
@@ -47,14 +51,17 @@ class Tones:
     """
 
     def __init__(self, source: MelSpec, target: MelSpec, device: torch.device) -> None:
+        # What a fit leaves is a small difference of large numbers, so it is found in doubles; Metal has none.
+        self.fine = torch.float32 if device.type == "mps" else torch.float64
         tables = _tables(source, target)
         with torch.inference_mode(False):
-            self.local, self.local_slope = tables["local"].to(device), tables["local_slope"].to(device)
-            self.near, self.length = tables["near"].to(device), tables["length"].to(device)
-            self.across, self.slopes = tables["across"].to(device), tables["slopes"].to(device)
-            self.pattern, self.slope = tables["pattern"].to(device), tables["slope"].to(device)
-            self.wanted, self.wanted_slope = tables["wanted"].to(device), tables["wanted_slope"].to(device)
-            self.tolerance = tables["tolerance"].to(device)
+            self.local, self.local_slope, self.near, self.across, self.spread = (
+                tables[name].to(device, self.fine) for name in ("local", "local_slope", "near", "across", "spread")
+            )
+            self.pattern, self.slope, self.wanted, self.wanted_slope, self.tolerance, self.length = (
+                tables[name].to(device, torch.float32)
+                for name in ("pattern", "slope", "wanted", "wanted_slope", "tolerance", "length")
+            )
         # In log1p, a decoder's noise leaves what looks like faint tones.
         self.quietest = 1.0 if source.log == "log1p" else _TINY
         self.exponent = target.power / 2
@@ -65,29 +72,37 @@ class Tones:
         Returns:
             `[B, n, T]` and `[B, m, T]`, none of them negative.
         """
+        power, distance, energy, residual = self._fits(bands.to(self.fine))
+        # Of candidates in each other's reach, the nearest that fits; where two fit as well, each has its share, so
+        # that a little rounding changes little.
+        near = ((_FARTHEST - distance.abs()) / (_FARTHEST - _OWNED)).clamp(0.0, 1.0) * (energy > _TINY)
+        weight = near * (_ROUNDING / residual).pow(4)
+        reach = 4 * _PER_WIDTH + 1
+        around = F.avg_pool1d(weight.transpose(1, 2), reach, stride=1, padding=reach // 2).transpose(1, 2) * reach
+        share = weight / around.clamp(min=_TINY)
+        loud = ((energy.sqrt() / self.quietest - 1.0) / 3.0).clamp(0.0, 1.0)
+        sure = (torch.log(UNLIKELY / residual) / math.log(UNLIKELY / CERTAIN)).clamp(0.0, 1.0) * loud
+        level = sure * power / self.length
+        energies, values = share * level, share * level.pow(self.exponent)
+        rest = bands - self.pattern @ energies - self.slope @ (energies * distance) - self.tolerance @ energies
+        found = self.wanted @ values + self.wanted_slope @ (values * distance)
+        return rest.clamp(min=0.0), found.clamp(min=0.0)
+
+    def _fits(self, bands: Tensor) -> tuple[Tensor, ...]:
+        """At each candidate the best fit to the bands around it, `[B, candidates, T]` each.
+
+        Returns:
+            Its power; how far from the candidate it lies, in steps; the energy there was; the share that is left.
+        """
         along, aside = self.local @ bands, self.local_slope @ bands
         energy = self.near @ bands.square()
-        # Least squares for the power at a candidate, and that times the distance from it in steps.
-        rest = (self.slopes - self.across.square()).clamp(min=_TINY)
-        moved = (aside - self.across * along) / rest
+        # Least squares for the power at a candidate, and that times the distance from it.
+        moved = (aside - self.across * along).div_(self.spread)
         power = along - self.across * moved
-        left = energy - power * along - moved * aside
-        distance = moved / power.clamp(min=_TINY)
-        fits = (power > 0) & (distance.abs() <= 0.75) & (energy > _TINY)
-        residual = torch.where(fits, left / energy.clamp(min=_TINY), torch.ones_like(left)).clamp(min=1e-6)
-        # Of candidates that fit as well as rounding lets them, the nearest.
-        residual = residual * (1.0 + 0.1 * distance.abs().clamp(max=1.0))
-        best = -F.max_pool1d(-residual.transpose(1, 2), 4 * _PER_WIDTH + 1, stride=1, padding=2 * _PER_WIDTH)
-        lone = residual <= best.transpose(1, 2)
-        loud = ((energy.sqrt() / self.quietest - 1.0) / 3.0).clamp(0.0, 1.0)
-        sure = (torch.log(UNLIKELY / residual) / math.log(UNLIKELY / CERTAIN)).clamp(0.0, 1.0) * lone * loud
-        level = sure * power.clamp(min=0.0) / self.length
-        distance = distance.clamp(-1.0, 1.0)
-        explained = self.pattern @ level + self.slope @ (level * distance)
-        rest = bands - explained - self.tolerance @ level
-        level = level.pow(self.exponent)
-        found = self.wanted @ level + self.wanted_slope @ (level * distance)
-        return rest.clamp(min=0.0), found.clamp(min=0.0)
+        left = energy - along.mul_(power) - aside.mul_(moved)
+        residual = left.div_(energy.clamp(min=_TINY)).clamp_(min=_ROUNDING)
+        distance = moved.div_(power.clamp_(min=_TINY)).clamp_(-1.0, 1.0)
+        return power.float(), distance.float(), energy.float(), residual.float()
 
 
 @lru_cache(maxsize=4)
@@ -102,14 +117,16 @@ def _tables(source: MelSpec, target: MelSpec) -> dict[str, Tensor]:
     near[:-1] |= near[1:].copy()
     local, local_slope = pattern * near, slope * near
     length = np.sqrt((local**2).sum(axis=0))
+    across = (local * local_slope).sum(axis=0)[:, None] / length[:, None] ** 2
+    slopes = (local_slope**2).sum(axis=0)[:, None] / length[:, None] ** 2
     tables = {
         # Scaled to unit length, so that products of energies stay within range.
         "local": (local / length).T,
         "local_slope": (local_slope / length).T,
         "near": near.T.astype(np.float64),
         "length": length[:, None],
-        "across": (local * local_slope).sum(axis=0)[:, None] / length[:, None] ** 2,
-        "slopes": (local_slope**2).sum(axis=0)[:, None] / length[:, None] ** 2,
+        "across": across,
+        "spread": np.maximum(slopes - across**2, _TINY),
         "pattern": pattern,
         "slope": slope,
         "tolerance": pattern * np.where(near, _OWN, _FARTHER) + _PEAK * pattern.max(axis=0) * near,
@@ -117,7 +134,7 @@ def _tables(source: MelSpec, target: MelSpec) -> dict[str, Tensor]:
         "wanted_slope": wanted_slope,
     }
     with torch.inference_mode(False):
-        return {name: torch.tensor(values, dtype=torch.float32) for name, values in tables.items()}
+        return {name: torch.tensor(values, dtype=torch.float64) for name, values in tables.items()}
 
 
 def _candidates(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:

@@ -78,3 +78,16 @@ def test_a_decoders_noise_on_silence_is_no_tone(tones: Tones) -> None:
     mel = (0.05 * torch.randn(1, 128, 200, generator=generator)).clamp(min=0.0)
     _, found = tones(band_values(mel, VAE))
     assert not found.any()
+
+
+def test_a_frame_comes_out_the_same_whichever_stand_beside_it(tones: Tones) -> None:
+    """Where two candidates fit as well, rounding, which depends on the shape, must not choose between them."""
+    mel = 3.0 * torch.rand(1, 128, 200, generator=torch.Generator().manual_seed(2))
+    mel[..., 150:] = VAE.analyze((sine(997.0) + sine(5000.5, 0.1)).float())[..., 10:60]
+    source = band_values(mel, VAE)
+    whole = tones(source)
+    assert whole[1].any()
+    for frame in range(200):
+        for part, every in zip(tones(source[..., frame : frame + 1]), whole, strict=True):
+            one = every[..., frame : frame + 1]
+            torch.testing.assert_close(part, one, rtol=1e-5, atol=1e-6 * float(one.max()))
