@@ -93,7 +93,8 @@ def _cheapest(rows: int, call: int, lengths: tuple[int, ...]) -> tuple[int, tupl
         return 0, ()
     longest, *shorter = lengths
     options = []
-    for count in {rows // longest, -(-rows // longest)} if shorter else {-(-rows // longest)}:
+    most = -(-rows // longest)
+    for count in range(max(0, most - 2), most + 1) if shorter else (most,):
         cost, rest = _cheapest(rows - count * longest, call, tuple(shorter))
         options.append((cost + count * (longest + call), (longest,) * count + rest))
     return min(options)
@@ -104,7 +105,7 @@ def image(rows: Tensor) -> Tensor:
     return rows[None, None].permute(0, 3, 1, 2)
 
 
-def _rows(image: Tensor) -> Tensor:
+def rows_of(image: Tensor) -> Tensor:
     """[1, C, 1, n] -> [n, C], the same memory."""
     return image[0, :, 0].t()
 
@@ -188,9 +189,6 @@ class Conv:
         dtype: what it computes in, of input, output and packed weights.
         negative_slope: leaky ReLU applied to the output on its way out, or None.
     """
-
-    group = 1
-    """Rows that are made together."""
 
     def __init__(
         self,
@@ -302,4 +300,4 @@ def _kernel(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _put(made: Tensor, result: Tensor) -> None:
     """The first rows of the image `made` into `result` [n, C]."""
-    result.copy_(_rows(made)[: len(result)])
+    result.copy_(rows_of(made)[: len(result)])

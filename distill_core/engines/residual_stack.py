@@ -11,7 +11,6 @@ to nothing and see the mel and make the samples.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -130,13 +129,11 @@ class ResidualStack:
         return self.space.take(name, dtype, layout.rows, channels)
 
     def _layout(self, items: int, length: int, number: int) -> Layout:
-        """Items of so many rows in a stage, those of a batch as far apart as its layers look, in whole groups."""
+        """Items of so many rows in a stage, those of a batch as far apart as its layers look."""
         if items == 1:
             return Layout(items, length)
         convs, last = self._together[number]
-        group = math.lcm(*(conv.group for conv in convs))  # each item is cut into groups as it is alone
-        far = length + max(last.reach, *(conv.ahead(length) for conv in convs))
-        return Layout(items, length, -(-far // group) * group - length)
+        return Layout(items, length, max(last.reach, *(conv.ahead(length) for conv in convs)))
 
     def _up(self, stage: Stage, x: Tensor, layout: Layout, number: int) -> tuple[Tensor, Layout]:
         """`x` upsampled, laid out for the stage."""

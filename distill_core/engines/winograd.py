@@ -11,52 +11,69 @@ below 1e-6 of the signal. It is no use in bf16.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .channels_last import LEAST_ROWS, Conv, Layout, Packed, around, image, tiles
+from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, tiles
+from .winograd_transforms import GROUP, ONE, POINTS, TAPS, Groups, Transforms, transforms
 from .workspace import Workspace
 
-_FINITE = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-_POINTS = len(_FINITE) + 1
-_ONE = _FINITE.index(1.0)
-GROUP = 4
-"""Outputs that are made together, and taps of a block."""
-
-_LEAST_CHANNELS, _LEAST_SUM = 64, 440
-"""Channels, and channels times taps, from which on the transforms cost clearly less than they save."""
+_LEAST_CHANNELS, _LEAST_SUM = 32, 220
+"""Channels, and channels times taps, from which on the transforms cost less than they save."""
 
 _TILE_BYTES = 1 << 19
 """Of a tile of the signal, about; transformed it is nearly twice as large, and there it stays in a cache."""
 
 
-def conv(
-    weight: Tensor,
-    bias: Tensor | None,
-    *,
-    dtype: torch.dtype,
-    scratch: Workspace,
-    dilation: int = 1,
-    negative_slope: float | None = None,
-) -> Conv:
-    """The faster of `WinogradConv` and `Conv` for this layer; arguments as for them."""
-    outputs, inputs, kernel = weight.shape
-    narrow = min(outputs, inputs)
-    fits = dtype == torch.float32 and outputs % 16 == 0 and inputs % 16 == 0
-    if fits and narrow >= _LEAST_CHANNELS and narrow * kernel >= _LEAST_SUM:
-        return WinogradConv(weight, bias, scratch=scratch, dilation=dilation, negative_slope=negative_slope)
-    return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
+class Convolutions:
+    """Makes the convolutions of a model, which share the memory for what is transformed."""
+
+    def __init__(self) -> None:
+        self._scratch = Workspace()
+        self._transforms, self._missing = transforms()
+        self._made = False
+
+    def __call__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        dilation: int = 1,
+        negative_slope: float | None = None,
+    ) -> Conv:
+        """The faster of `WinogradConv` and `Conv` for this layer; arguments as for them."""
+        outputs, inputs, kernel = weight.shape
+        narrow = min(outputs, inputs)
+        fits = dtype == torch.float32 and outputs % 16 == 0 and inputs % 16 == 0
+        if not fits or narrow < _LEAST_CHANNELS or narrow * kernel < _LEAST_SUM:
+            return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
+        self._made = True
+        return WinogradConv(
+            weight,
+            bias,
+            transforms=self._transforms,
+            scratch=self._scratch,
+            dilation=dilation,
+            negative_slope=negative_slope,
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For `report()`."""
+        if not self._made or self._missing is None:
+            return ()
+        return (f"The transforms that save multiplications run in plain torch, which is slower: {self._missing}",)
 
 
 class WinogradConv(Conv):
-    """As `Conv`, in fp32; what it writes to lies in a `room()`.
+    """As `Conv`, in fp32.
 
     Args:
-        weight: [C_out, C_in, kernel], kernel odd.
+        weight: [C_out, C_in, kernel], kernel odd; both numbers of channels are multiples of 16.
         bias: [C_out] or None.
+        transforms: the way there and back.
         scratch: where transformed signals are kept for as long as they are needed; many layers may share it.
         dilation: between taps.
         negative_slope: as for `Conv`.
@@ -67,6 +84,7 @@ class WinogradConv(Conv):
         weight: Tensor,
         bias: Tensor | None,
         *,
+        transforms: Transforms,
         scratch: Workspace,
         dilation: int = 1,
         negative_slope: float | None = None,
@@ -74,106 +92,57 @@ class WinogradConv(Conv):
         self.channels, self._inputs, kernel = weight.shape
         self._blocks = -(-kernel // GROUP)
         self._dilation = dilation
-        self._slope = negative_slope
+        self._slope = 1.0 if negative_slope is None else negative_slope
+        self._transforms = transforms
         self._scratch = scratch
-        self.group = GROUP * dilation
         self._left = dilation * (kernel - 1) // 2
         self._right = self._left + dilation * (GROUP * self._blocks - kernel)
         self.reach = self._right + dilation * (GROUP - 1)
         self._wide = max(weight.shape[:2])
-        self._tiles = _tile_lengths(self._wide, dilation)
-        self._geometry = ((0, 0), (1, 1), (1, 1), _POINTS)
-        self._into, of_taps, self._out_of = _transforms()
+        self._tiles = _tile_lengths(self._wide)
+        self._geometry = ((0, 0), (1, 1), (1, 1), POINTS)
         padded = F.pad(weight.detach().double(), (0, GROUP * self._blocks - kernel)).unflatten(-1, (-1, GROUP))
-        plain = torch.einsum("pj,oibj->poib", of_taps, padded).flatten(0, 1).float().unsqueeze(2)
+        plain = torch.einsum("pj,oibj->poib", torch.tensor(TAPS), padded).flatten(0, 1).float().unsqueeze(2)
         plain = plain.contiguous(memory_format=torch.channels_last)
         self.bias = None
-        if bias is not None:  # there all outputs of a group take one product as it is
-            self.bias = torch.zeros(_POINTS, self.channels)
-            self.bias[_ONE] = bias.detach()
+        if bias is not None:
+            self.bias = torch.zeros(POINTS, self.channels)
+            self.bias[ONE] = bias.detach()
             self.bias = self.bias.flatten()
 
         def pack(length: int) -> Tensor:
-            size = [1, _POINTS * self._inputs, 1, self._groups(length)]
+            size = [1, POINTS * self._inputs, 1, length + self._blocks - 1]
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
             return packed
 
         self.packed = Packed(pack, self._tiles)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
-        layout.isolate(x, self.reach)
-        for start, length in tiles(len(x), self._wide, self._tiles):
-            tile = around(out, start, start + length)
-            self._make(x, start, tile, 0.0)
-            if self._slope is not None:
-                F.leaky_relu_(tile, self._slope)
-        return out
+        return self._convolve(x, out, layout, add=False)
 
     def add(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
-        layout.isolate(x, self.reach)
-        for start, length in tiles(len(x), self._wide, self._tiles):
-            self._make(x, start, around(out, start, start + length), 1.0)
-        return out
+        return self._convolve(x, out, layout, add=True)
 
     def ahead(self, length: int) -> int:
-        return -length % self.group + self._right
+        return -length % (GROUP * self._dilation) + self._right
 
-    def _groups(self, length: int) -> int:
-        """Groups of a tile of so many rows, of all phases, with those that the blocks behind the first look at."""
-        return self._dilation * (length // self.group + self._blocks - 1)
-
-    def _make(self, x: Tensor, start: int, tile: Tensor, keep: float) -> None:
-        """Convolve what belongs to a `tile` of the result, from row `start` on, and add it to `keep` times the tile."""
-        inputs, step = self._inputs, self.group * self._inputs
-        rows = self._groups(len(tile))
-        transformed = self._scratch.take("transformed", torch.float32, rows, _POINTS * inputs)
-        phases = transformed.view(self._dilation, -1, _POINTS, inputs)
-        for phase, into in enumerate(phases):
-            offset = x.storage_offset() + (start - self._left + phase) * inputs
-            seen = x.as_strided((len(into), _POINTS, inputs), (step, self._dilation * inputs, 1), offset)
-            # baddbmm takes all groups in one go where its result is contiguous, and bmm does not
-            into.baddbmm_(self._into.expand(len(into), -1, -1), seen, beta=0.0)
-        made = torch.ops.mkldnn._convolution_pointwise(
-            image(transformed), self.packed[len(tile)], self.bias, *self._geometry, "none", [], ""
-        )
-        groups = tile.view(-1, GROUP, self._dilation, self.channels)
-        products = made[0, :, 0].t().unflatten(1, (_POINTS, self.channels))
-        back = self._out_of.expand(len(groups), -1, -1)
-        if self._dilation == 1:
-            groups[:, :, 0].baddbmm_(back, products, beta=keep)
-            return
-        for phase in range(self._dilation):
-            product = products[phase * phases.shape[1] :][: len(groups)]
-            result = self._scratch.take("result", torch.float32, len(groups), GROUP * self.channels)
-            result = result.view(-1, GROUP, self.channels).baddbmm_(back, product, beta=0.0)
-            if keep:
-                groups[:, :, phase].add_(result)
-            else:
-                groups[:, :, phase].copy_(result)
+    def _convolve(self, x: Tensor, out: Tensor, layout: Layout, *, add: bool) -> Tensor:
+        layout.isolate(x, self.reach)
+        groups = Groups(layout, self._dilation, self._blocks, self._left)
+        for start, length in tiles(groups.rows - self._blocks + 1, self._wide, self._tiles):
+            rows = length + self._blocks - 1
+            transformed = self._scratch.take("transformed", torch.float32, rows, POINTS * self._inputs)
+            self._transforms.into(x, groups, start, transformed)
+            made = torch.ops.mkldnn._convolution_pointwise(
+                image(transformed), self.packed[length], self.bias, *self._geometry, "none", [], ""
+            )
+            self._transforms.out_of(rows_of(made), groups, start, out, add=add, slope=self._slope)
+        return out
 
 
-def _tile_lengths(channels: int, dilation: int) -> tuple[int, ...]:
-    """Rows of tiles, the longest first: whole groups of each phase, as `channels_last.tile_lengths` otherwise."""
-    least = -(-LEAST_ROWS // dilation)
-    groups = [max(least, _TILE_BYTES // (channels * 4) // (GROUP * dilation))]
-    while groups[-1] > least:
-        groups.append(max(least, groups[-1] // 4))
-    return tuple(GROUP * dilation * count for count in groups)
-
-
-@lru_cache(maxsize=1)
-def _transforms() -> tuple[Tensor, Tensor, Tensor]:
-    """For a group: [points, inputs] of the signal, [points, taps] of the filter in fp64, [outputs, points] back.
-
-    The product of polynomials is interpolate(evaluate(taps) * evaluate(outputs)); its transpose with respect to the
-    outputs is the correlation with the taps.
-    """
-
-    def evaluate(terms: int) -> Tensor:
-        values = [[point**power for power in range(terms)] for point in _FINITE]
-        return torch.tensor([*values, [0.0] * (terms - 1) + [1.0]], dtype=torch.float64)
-
-    with torch.inference_mode(False):
-        signal = torch.linalg.inv(evaluate(_POINTS)).T
-        scale = signal.abs().amax(dim=1, keepdim=True)
-        return (signal / scale).float(), evaluate(GROUP) * scale, evaluate(GROUP).T.float().contiguous()
+def _tile_lengths(channels: int) -> tuple[int, ...]:
+    """Groups of the tiles, the longest first; each two thirds of the one before, as little is wasted then."""
+    lengths = [max(LEAST_ROWS, _TILE_BYTES // (channels * 4 * GROUP) // 16 * 16)]
+    while lengths[-1] > LEAST_ROWS:
+        lengths.append(max(LEAST_ROWS, min(lengths[-1] * 4 // 5 // 16 * 16, lengths[-1] - 16)))
+    return tuple(lengths)

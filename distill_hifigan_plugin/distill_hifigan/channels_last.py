@@ -12,7 +12,6 @@ from distill_core.engines import winograd
 from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
-from distill_core.engines.workspace import Workspace
 
 from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
 
@@ -43,16 +42,11 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     config = model.config
     count = len(config.block_kernels)
     leaky = LeakyReLU(SLOPE)
-    scratch = Workspace()
+    convolutions = winograd.Convolutions()
 
     def conv(module: Any, dtype: torch.dtype, slope: float | None = None) -> Conv:
-        return winograd.conv(
-            module.weight,
-            module.bias,
-            dtype=dtype,
-            scratch=scratch,
-            dilation=module.dilation[0],
-            negative_slope=slope,
+        return convolutions(
+            module.weight, module.bias, dtype=dtype, dilation=module.dilation[0], negative_slope=slope
         )
 
     def block(module: Any, dtype: torch.dtype) -> list[Step]:
@@ -86,4 +80,4 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         final=torch.tanh,
         pointwise=True,
     )
-    return Fast(stack)
+    return Fast(stack, convolutions.notes)

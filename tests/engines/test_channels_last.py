@@ -215,7 +215,8 @@ def test_without_numba_torch_does_the_activation(small: dict[str, Any], monkeypa
     real = builtins.__import__
 
     def no_numba(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.partition(".")[0] == "numba" or "snake_kernels" in (args[2] or () if len(args) > 2 else ()):
+        compiled = {"snake_kernels", "winograd_kernels"}
+        if name.partition(".")[0] == "numba" or compiled & {name, *(args[2] or () if len(args) > 2 else ())}:
             raise ModuleNotFoundError("No module named 'numba'", name="numba")
         return real(name, *args, **kwargs)
 
@@ -223,7 +224,7 @@ def test_without_numba_torch_does_the_activation(small: dict[str, Any], monkeypa
     for precision in ("fp32", *([] if selection.why_not_channels_last("bf16") else ["bf16"])):
         error, fast = both(small, random_mel(80, 31), precision=precision)
         assert error <= (FP32 if precision == "fp32" else BF16)
-        assert "pip install 'distill-bigvgan[cpu]'" in str(fast.report())
+        assert "pip install 'distill-core[cpu]'" in str(fast.report())
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 34, 63, 65, 200])
@@ -246,7 +247,7 @@ def test_a_numba_that_fails_is_told_and_done_without(small: dict[str, Any], monk
     def broken(name: str) -> int:
         raise TypeError("no such target")
 
-    monkeypatch.setattr(snake_kernels, "address", broken)
+    monkeypatch.setattr(snake_kernels.KERNELS, "address", broken)
     error, fast = both(small, random_mel(80, 9))
     assert error <= FP32
     assert "TypeError: no such target" in str(fast.report())
@@ -321,14 +322,14 @@ def test_ten_lengths_compile_and_pack_once(small: dict[str, Any], monkeypatch: p
 
     fast = vocoder(small)
     fast.report()
-    compiled = snake_kernels.compiled()
-    addresses = [snake_kernels.address(name) for name in compiled]
+    compiled = snake_kernels.KERNELS.ready()
+    addresses = [snake_kernels.KERNELS.address(name) for name in compiled]
     convs = convolutions(fast)
     packed = [[id(weight) for weight in conv.packed._of.values()] for conv in convs]
     for length in LENGTHS:
         sound(fast, random_mel(80, length))
-    assert snake_kernels.compiled() == compiled
-    assert [snake_kernels.address(name) for name in compiled] == addresses
+    assert snake_kernels.KERNELS.ready() == compiled
+    assert [snake_kernels.KERNELS.address(name) for name in compiled] == addresses
     assert [[id(weight) for weight in conv.packed._of.values()] for conv in convs] == packed
     assert all(1 <= conv.packed.layouts <= len(conv._tiles) <= 8 for conv in convs)
 
@@ -415,7 +416,7 @@ def test_two_vocoders_in_threads_of_their_own(small: dict[str, Any]) -> None:
 def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distill_bigvgan.engines import team
+    from distill_core.engines import team
 
     helped: list[int] = []
     pool = team._pool(os.getpid())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from distill_core.engines import channels_last, selection, winograd
+from distill_core.engines import channels_last, selection, winograd, winograd_transforms
 from distill_core.engines.channels_last import Conv, Layout
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
@@ -21,12 +22,26 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def layer(channels: int, kernel: int, dilation: int, slope: float | None = None) -> tuple[winograd.WinogradConv, Any]:
+WAYS = [winograd_transforms.TorchTransforms, winograd_transforms.CompiledTransforms]
+
+
+@pytest.fixture(params=WAYS, ids=["torch", "numba"])
+def transforms(request: pytest.FixtureRequest) -> winograd_transforms.Transforms:
+    if request.param is winograd_transforms.CompiledTransforms:
+        pytest.importorskip("numba")
+    return request.param()
+
+
+def layer(
+    transforms: winograd_transforms.Transforms, channels: int, kernel: int, dilation: int, slope: float | None = None
+) -> tuple[winograd.WinogradConv, Any]:
     """A convolution, and the same in fp64 on [items, length, C]."""
     torch.manual_seed(0)
     weight = torch.randn(channels, channels, kernel) / (channels * kernel) ** 0.5
     bias = torch.randn(channels)
-    conv = winograd.WinogradConv(weight, bias, scratch=Workspace(), dilation=dilation, negative_slope=slope)
+    conv = winograd.WinogradConv(
+        weight, bias, transforms=transforms, scratch=Workspace(), dilation=dilation, negative_slope=slope
+    )
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         padding = dilation * (kernel - 1) // 2
@@ -39,10 +54,7 @@ def layer(channels: int, kernel: int, dilation: int, slope: float | None = None)
 def signal(conv: Conv, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Layout]:
     """Items [items, length, C] in a room full of NaN, another of its kind, and their layout."""
     count, length, channels = items.shape
-    gap = 0
-    if count > 1:
-        gap = -(-(length + conv.ahead(length)) // conv.group) * conv.group - length
-    layout = Layout(count, length, gap)
+    layout = Layout(count, length, conv.ahead(length) if count > 1 else 0)
     space = channels_last.room(conv.reach)
     made = [space.take(name, torch.float32, layout.rows, channels) for name in ("x", "out")]
     for buffer in space._buffers.values():
@@ -53,8 +65,8 @@ def signal(conv: Conv, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
 
 @pytest.mark.parametrize("dilation", [1, 3, 5])
 @pytest.mark.parametrize("kernel", [3, 5, 7, 11])
-def test_error_at_any_length(kernel: int, dilation: int) -> None:
-    conv, plain = layer(64, kernel, dilation)
+def test_error_at_any_length(transforms: winograd_transforms.Transforms, kernel: int, dilation: int) -> None:
+    conv, plain = layer(transforms, 64, kernel, dilation)
     for length in (1, 2, 3, 4, 5, 59, 60, 61, 319, 320, 321, 2500):
         items = torch.randn(1, length, 64)
         x, out, layout = signal(conv, items)
@@ -67,19 +79,21 @@ def test_error_at_any_length(kernel: int, dilation: int) -> None:
         assert (layout.split(out) - before - expected).norm() <= 2e-6 * expected.norm()
 
 
-def test_with_a_leaky_relu_and_without_a_bias() -> None:
-    conv, plain = layer(64, 7, 3, slope=0.1)
+def test_with_a_leaky_relu_and_without_a_bias(transforms: winograd_transforms.Transforms) -> None:
+    conv, plain = layer(transforms, 64, 7, 3, slope=0.1)
     items = torch.randn(1, 100, 64)
     x, out, layout = signal(conv, items)
     assert (layout.split(conv(x, out, layout)) - plain(items)).abs().max() < 1e-4
-    bare = winograd.WinogradConv(torch.randn(64, 64, 3), None, scratch=Workspace())
+    bare = winograd.WinogradConv(torch.randn(64, 64, 3), None, transforms=transforms, scratch=Workspace())
     x, out, layout = signal(bare, torch.zeros(1, 9, 64))
     assert not bare(x, out, layout).any()
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (7, 3), (11, 5)])
-def test_joined_items_come_out_as_alone_bit_for_bit(kernel: int, dilation: int) -> None:
-    conv, _ = layer(64, kernel, dilation)
+def test_joined_items_come_out_as_alone_bit_for_bit(
+    transforms: winograd_transforms.Transforms, kernel: int, dilation: int
+) -> None:
+    conv, _ = layer(transforms, 64, kernel, dilation)
     for length in (1, 40, 61, 333):
         items = torch.randn(9, length, 64)
         x, out, layout = signal(conv, items)
@@ -92,10 +106,45 @@ def test_joined_items_come_out_as_alone_bit_for_bit(kernel: int, dilation: int) 
 def test_it_is_taken_where_it_is_worth_it_and_fits() -> None:
     def kind(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> type:
         weight = torch.zeros(channels, channels, kernel)
-        return type(winograd.conv(weight, None, dtype=dtype, scratch=Workspace()))
+        return type(winograd.Convolutions()(weight, None, dtype=dtype))
 
-    assert kind(192, 3) is kind(128, 7) is kind(64, 11) is winograd.WinogradConv
-    assert kind(128, 3) is kind(32, 11) is kind(200, 11) is kind(192, 11, torch.bfloat16) is Conv
+    assert kind(192, 3) is kind(128, 3) is kind(64, 7) is kind(32, 11) is winograd.WinogradConv
+    assert kind(64, 3) is kind(16, 11) is kind(200, 11) is kind(192, 11, torch.bfloat16) is Conv
+
+
+def test_more_channels_out_than_in(transforms: winograd_transforms.Transforms) -> None:
+    weight, bias = torch.randn(96, 32, 7), torch.randn(96)
+    conv = winograd.WinogradConv(weight, bias, transforms=transforms, scratch=Workspace(), dilation=3)
+    items = torch.randn(2, 77, 32)
+    x, _, layout = signal(conv, items)
+    out = torch.full((layout.rows, 96), float("nan"))
+    expected = F.conv1d(items.double().mT, weight.double(), bias.double(), padding=9, dilation=3).mT
+    assert (layout.split(conv(x, out, layout)) - expected).norm() <= 2e-6 * expected.norm()
+    assert out.isnan().sum() == 2 * layout.gap * 96, "nothing but the items is written"
+
+
+def test_several_threads_make_what_one_makes() -> None:
+    pytest.importorskip("numba")
+    conv, _ = layer(winograd_transforms.CompiledTransforms(), 128, 11, 5)
+    items = torch.randn(3, 2003, 128)
+    results = []
+    for threads in (1, 4):
+        torch.set_num_threads(threads)
+        x, out, layout = signal(conv, items)
+        results.append(layout.split(conv(x, out, layout)).clone())
+    assert torch.equal(*results)
+
+
+def test_without_numba_torch_transforms_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    for name in ("kernels", "winograd_kernels"):
+        monkeypatch.delitem(sys.modules, f"distill_core.engines.{name}", raising=False)
+        monkeypatch.delattr(f"distill_core.engines.{name}", raising=False)
+    convolutions = winograd.Convolutions()
+    assert isinstance(convolutions._transforms, winograd_transforms.TorchTransforms)
+    assert convolutions.notes == (), "as long as there is nothing to transform"
+    convolutions(torch.zeros(64, 64, 7), None, dtype=torch.float32)
+    assert "pip install 'distill-core[cpu]'" in convolutions.notes[0]
 
 
 @pytest.mark.parametrize(("frames", "items"), [(5, 4), (13, 2)])

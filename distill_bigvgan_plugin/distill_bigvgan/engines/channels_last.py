@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_core.engines import winograd
+from distill_core.engines import compiled, team, winograd
 from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
-from distill_core.engines.workspace import Workspace
 
 from .matmul_snake import MatmulSnake
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 _VALUES_PER_THREAD = 1 << 15
 """Less is sooner done than a second thread is woken."""
-
-log = logging.getLogger(__name__)
 
 
 class FusedSnake:
@@ -51,7 +47,7 @@ class FusedSnake:
         self._run("first_sum" if x.dtype == torch.bfloat16 else "later_sum", x, branch, total, out)
 
     def _run(self, kernel: str, x: Tensor, branch: Tensor | None, total: Tensor | None, out: Tensor) -> None:
-        from . import snake_kernels, team
+        from . import snake_kernels
 
         length, channels = x.shape
         descriptor = np.array(
@@ -71,7 +67,7 @@ class FusedSnake:
             ],
             dtype=np.int64,
         )
-        team.run(snake_kernels.address(kernel), descriptor.ctypes.data, 1 + out.numel() // _VALUES_PER_THREAD)
+        team.run(snake_kernels.KERNELS.address(kernel), descriptor.ctypes.data, 1 + out.numel() // _VALUES_PER_THREAD)
 
 
 def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
@@ -79,10 +75,10 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     config = model.config
     count = len(config.block_kernels)
     snake, notes = _snake(dtype)
-    scratch = Workspace()
+    convolutions = winograd.Convolutions()
 
     def conv(module: Any) -> Conv:
-        return winograd.conv(module.weight, module.bias, dtype=dtype, scratch=scratch, dilation=module.dilation[0])
+        return convolutions(module.weight, module.bias, dtype=dtype, dilation=module.dilation[0])
 
     def block(module: Any) -> list[Step]:
         snakes = [snake(activation) for activation in module.activations]
@@ -113,27 +109,19 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
     )
-    return Fast(stack, notes)
+    return Fast(stack, (*notes, *convolutions.notes))
 
 
 def _snake(dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, ...]]:
     """The fastest activation that works here, and why it is not a faster one."""
-    try:
+
+    def prepare() -> None:
         from . import snake_kernels
 
         for kernel in snake_kernels.needed(half=dtype == torch.bfloat16):
-            snake_kernels.address(kernel)
-    except ModuleNotFoundError as error:
-        if error.name != "numba":
-            raise
-        return MatmulSnake, (
-            "The activation runs in plain torch, which is slower: numba is not installed. "
-            "pip install 'distill-bigvgan[cpu]' adds it.",
-        )
-    except Exception as error:  # a numba that does not fit this numpy, a processor it cannot compile for
-        log.warning("numba does not work here (%s: %s)", type(error).__name__, error)
-        return MatmulSnake, (
-            "The activation runs in plain torch, which is slower: numba does not work here "
-            f"({type(error).__name__}: {str(error).partition(chr(10))[0]}).",
-        )
-    return FusedSnake, ()
+            snake_kernels.KERNELS.address(kernel)
+
+    missing = compiled.why_not(prepare)
+    if missing is None:
+        return FusedSnake, ()
+    return MatmulSnake, (f"The activation runs in plain torch, which is slower: {missing}",)

@@ -11,8 +11,7 @@ A tile of rows is kept in the cache: its x as fp32, v's even and odd positions a
 run along memory, over channels, or over rows and channels at once where channels are few. Arithmetic is
 fp32 throughout; bfloat16 enters and leaves as its 16 bits.
 
-A kernel takes one pointer, to a descriptor of int64 (the `D_…` below), and works on tiles until none
-is left: any number of threads may be sent into it with the same descriptor.
+The descriptor of `kernels` holds the `D_…` below.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+from distill_core.engines.kernels import OPTIONS, Kernels, pointer, take_next
 
 D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_UP, D_DOWN = range(9)
 D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 12)
@@ -35,8 +35,6 @@ COLUMNS = 128
 _LANES = 128
 
 _FLOAT, _BF16 = np.float32, np.uint16
-_FASTMATH = {"contract", "nsz"}
-_OPTIONS = {"fastmath": _FASTMATH, "error_model": "numpy", "boundscheck": False}
 
 
 def group(channels: int) -> int:
@@ -58,26 +56,6 @@ def _float(typing, value):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.uint32), generate
-
-
-@intrinsic
-def _pointer(typing, address):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), generate
-
-
-@intrinsic
-def _take_next(typing, descriptor):
-    """The counter in the descriptor's first place, increased by whoever asks first."""
-
-    def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = cgutils.gep_inbounds(builder, array.data, D_NEXT)
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(descriptor), generate
 
 
 def _load(value):
@@ -108,7 +86,7 @@ def _rounded_overload(value, like):
     return to_bf16
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(inline="always", **OPTIONS)
 def _sin_squared(turns):
     """sin^2(pi * turns), to 2e-7: a polynomial in the square of the distance to a whole number.
 
@@ -126,7 +104,7 @@ def _sin_squared(turns):
     return p * y
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _half_of_v(x, first, n, rows, group, f0, f1, f2, f3, f4, f5, frequency, amplitude, v, to):
     """Every second position of v: `rows` rows of n channels from row `to`, from x's rows from `first`."""
     row = 0
@@ -143,13 +121,13 @@ def _half_of_v(x, first, n, rows, group, f0, f1, f2, f3, f4, f5, frequency, ampl
         row += group
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _copy_row(rows, n, source, to):
     for i in range(n):
         rows[to * n + i] = rows[source * n + i]
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _read(x, branch, start, m, d):
     s = x[start : start + m]
     if branch is None:
@@ -161,7 +139,7 @@ def _read(x, branch, start, m, d):
             d[i] = _load(s[i]) + _load(b[i])
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, descriptor):
     """y of x, or of x + branch, which then is written to `total`. Flat arrays of length * channels."""
     across = (channels + COLUMNS - 1) // COLUMNS
@@ -173,7 +151,7 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, length, cha
     k0, k1, k2, k3, k4, k5 = down[0], down[1], down[2], down[3], down[4], down[5]
     k6, k7, k8, k9, k10, k11 = down[6], down[7], down[8], down[9], down[10], down[11]
     while True:
-        tile = _take_next(descriptor)
+        tile = take_next(descriptor)
         if tile >= along * across:
             break
         c0 = tile % across * COLUMNS
@@ -242,81 +220,57 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, length, cha
                 d[i] = _rounded(y, out)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _run(d, x, branch, total, out):
     length, channels, parameters = d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
-    frequency = numba.carray(_pointer(d[D_FREQUENCY]), parameters, np.float32)
-    amplitude = numba.carray(_pointer(d[D_AMPLITUDE]), parameters, np.float32)
-    up = numba.carray(_pointer(d[D_UP]), 12, np.float32)
-    down = numba.carray(_pointer(d[D_DOWN]), 12, np.float32)
+    frequency = numba.carray(pointer(d[D_FREQUENCY]), parameters, np.float32)
+    amplitude = numba.carray(pointer(d[D_AMPLITUDE]), parameters, np.float32)
+    up = numba.carray(pointer(d[D_UP]), 12, np.float32)
+    down = numba.carray(pointer(d[D_DOWN]), 12, np.float32)
     group = parameters // channels
     _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, d)
 
 
-def _kernel(body):
-    """Compiled now, or read from what an earlier process compiled."""
-    signature = types.void(types.voidptr)
-    try:
-        return numba.cfunc(signature, cache=True, **_OPTIONS)(body)
-    except RuntimeError:  # numba found no folder to write to
-        return numba.cfunc(signature, **_OPTIONS)(body)
-
-
-def _fp32(pointer):
-    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+def _fp32(argument):
+    d = numba.carray(argument, DESCRIPTOR, np.int64)
     size = d[D_LENGTH] * d[D_CHANNELS]
-    x = numba.carray(_pointer(d[D_X]), size, np.float32)
-    out = numba.carray(_pointer(d[D_OUT]), size, np.float32)
+    x = numba.carray(pointer(d[D_X]), size, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), size, np.float32)
     _run(d, x, None, None, out)
 
 
-def _bf16(pointer):
-    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+def _bf16(argument):
+    d = numba.carray(argument, DESCRIPTOR, np.int64)
     size = d[D_LENGTH] * d[D_CHANNELS]
-    x = numba.carray(_pointer(d[D_X]), size, np.uint16)
-    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    x = numba.carray(pointer(d[D_X]), size, np.uint16)
+    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
     _run(d, x, None, None, out)
 
 
-def _first_sum(pointer):
-    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+def _first_sum(argument):
+    d = numba.carray(argument, DESCRIPTOR, np.int64)
     size = d[D_LENGTH] * d[D_CHANNELS]
-    x = numba.carray(_pointer(d[D_X]), size, np.uint16)
-    branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
-    total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
-    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    x = numba.carray(pointer(d[D_X]), size, np.uint16)
+    branch = numba.carray(pointer(d[D_BRANCH]), size, np.uint16)
+    total = numba.carray(pointer(d[D_SUM]), size, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
     _run(d, x, branch, total, out)
 
 
-def _later_sum(pointer):
-    d = numba.carray(pointer, DESCRIPTOR, np.int64)
+def _later_sum(argument):
+    d = numba.carray(argument, DESCRIPTOR, np.int64)
     size = d[D_LENGTH] * d[D_CHANNELS]
-    x = numba.carray(_pointer(d[D_X]), size, np.float32)
-    branch = numba.carray(_pointer(d[D_BRANCH]), size, np.uint16)
-    total = numba.carray(_pointer(d[D_SUM]), size, np.float32)
-    out = numba.carray(_pointer(d[D_OUT]), size, np.uint16)
+    x = numba.carray(pointer(d[D_X]), size, np.float32)
+    branch = numba.carray(pointer(d[D_BRANCH]), size, np.uint16)
+    total = numba.carray(pointer(d[D_SUM]), size, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
     _run(d, x, branch, total, out)
 
 
-BODIES = {"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _later_sum}
+KERNELS = Kernels({"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _later_sum})
 """By input: fp32 to fp32, bf16 to bf16; and with a bf16 branch added to a bf16 or an fp32 stream."""
 
 
 def needed(*, half: bool) -> tuple[str, ...]:
     """The kernels that a model in bf16, or in fp32, calls."""
-    return tuple(BODIES) if half else ("fp32",)
-
-
-_compiled: dict[str, numba.core.ccallback.CFunc] = {}
-
-
-def address(name: str) -> int:
-    """Where the machine code of a kernel is; compiled on first use, once a process."""
-    if name not in _compiled:
-        _compiled[name] = _kernel(BODIES[name])
-    return int(_compiled[name].address)
-
-
-def compiled() -> tuple[str, ...]:
-    """The kernels that this process has made ready; each takes every shape."""
-    return tuple(_compiled)
+    return ("fp32", "bf16", "first_sum", "later_sum") if half else ("fp32",)

@@ -61,4 +61,4 @@ def _gomp_parallel() -> Any:
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
     """Keyed by process: the threads of a parent do not live in its forks."""
-    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="distill-snake")
+    return ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="distill-kernels")
