@@ -7,6 +7,7 @@ once for all of them; machine code is kept on disk, for later processes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,6 +47,71 @@ def take_next(typing, descriptor):
     return types.int64(descriptor), generate
 
 
+class Vector:
+    """`LANES` values in fp32 as an expression in LLVM's terms, for the making of intrinsics.
+
+    Args:
+        builder: of the code that it becomes a part of.
+        value: in LLVM's type.
+    """
+
+    TYPE = ir.VectorType(ir.FloatType(), LANES)
+
+    def __init__(self, builder: Any, value: Any) -> None:
+        self._builder = builder
+        self.value = value
+
+    @classmethod
+    def constant(cls, builder: Any, value: float) -> Vector:
+        """The same number in all lanes."""
+        return cls(builder, ir.Constant(cls.TYPE, [float(value)] * LANES))
+
+    @classmethod
+    def every(cls, builder: Any, scalar: Any) -> Vector:
+        """The same scalar in all lanes."""
+        nothing = ir.Constant(cls.TYPE, ir.Undefined)
+        first = builder.insert_element(nothing, scalar, ir.Constant(ir.IntType(32), 0))
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        return cls(builder, builder.shuffle_vector(first, nothing, order))
+
+    @classmethod
+    def at(cls, builder: Any, address: Any, step: Any = None, row: int = 0) -> Vector:
+        """What is in memory `row` times `step` bytes behind an address."""
+        value = builder.load(cls._place(builder, address, step, row))
+        value.align = 4
+        return cls(builder, value)
+
+    def store(self, address: Any, step: Any = None, row: int = 0) -> None:
+        """Write it there."""
+        self._builder.store(self.value, self._place(self._builder, address, step, row), align=4)
+
+    @classmethod
+    def _place(cls, builder: Any, address: Any, step: Any, row: int) -> Any:
+        if row:
+            address = builder.add(address, builder.mul(step, ir.Constant(ir.IntType(64), row)))
+        return builder.inttoptr(address, cls.TYPE.as_pointer())
+
+    def __mul__(self, other: Vector) -> Vector:
+        return Vector(self._builder, self._builder.fmul(self.value, other.value, flags=("contract",)))
+
+    def __add__(self, other: Vector) -> Vector:
+        return Vector(self._builder, self._builder.fadd(self.value, other.value, flags=("contract",)))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return Vector(self._builder, self._builder.fsub(self.value, other.value, flags=("contract",)))
+
+    def rounded(self) -> Vector:
+        """To whole numbers, ties to even."""
+        signature = ir.FunctionType(self.TYPE, [self.TYPE])
+        function = cgutils.get_or_insert_function(self._builder.module, signature, f"llvm.rint.v{LANES}f32")
+        return Vector(self._builder, self._builder.call(function, [self.value]))
+
+    def leaky(self, slope: Vector) -> Vector:
+        """Times `slope` where it is below 0."""
+        below = self._builder.fcmp_ordered("<", self.value, self.constant(self._builder, 0.0).value)
+        return Vector(self._builder, self._builder.select(below, (self * slope).value, self.value))
+
+
 def linear(matrix: np.ndarray, *, add: bool = False) -> Any:
     """A function for kernels: `matrix` times rows of values, of `LANES` columns.
 
@@ -57,40 +123,17 @@ def linear(matrix: np.ndarray, *, add: bool = False) -> Any:
         `function(source, source_step, target, target_step, slope)`: addresses of the first row and bytes from one row
         to the next; results below 0 are multiplied by `slope`.
     """
-    vector = ir.VectorType(ir.FloatType(), LANES)
-
-    def at(builder: Any, address: Any, step: Any, row: int) -> Any:
-        place = builder.add(address, builder.mul(step, ir.Constant(ir.IntType(64), row)))
-        return builder.inttoptr(place, vector.as_pointer())
-
-    def every(value: float) -> Any:
-        return ir.Constant(vector, [float(value)] * LANES)
 
     @intrinsic
     def function(typing, source, source_step, target, target_step, slope):
         def generate(context, builder, signature, arguments):
             source, source_step, target, target_step, slope = arguments
-            rows = []
-            for number in range(matrix.shape[1]):
-                row = builder.load(at(builder, source, source_step, number))
-                row.align = 4
-                rows.append(row)
-            one = builder.insert_element(ir.Constant(vector, ir.Undefined), slope, ir.Constant(ir.IntType(32), 0))
-            order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            slopes = builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), order)
+            rows = [Vector.at(builder, source, source_step, number) for number in range(matrix.shape[1])]
+            slope = Vector.every(builder, slope)
             for number, factors in enumerate(matrix):
-                place = at(builder, target, target_step, number)
-                made = None
-                if add:
-                    made = builder.load(place)
-                    made.align = 4
-                for factor, row in zip(factors, rows, strict=True):
-                    if factor:
-                        product = builder.fmul(row, every(factor), flags=("contract",))
-                        made = product if made is None else builder.fadd(made, product, flags=("contract",))
-                below = builder.fcmp_ordered("<", made, every(0.0))
-                made = builder.select(below, builder.fmul(made, slopes), made)
-                builder.store(made, place, align=4)
+                terms = [Vector.at(builder, target, target_step, number)] if add else []
+                terms += [Vector.constant(builder, f) * row for f, row in zip(factors, rows, strict=True) if f]
+                functools.reduce(Vector.__add__, terms).leaky(slope).store(target, target_step, number)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, types.int64, types.int64, types.float32), generate

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill_core.engines import compiled, team, winograd
@@ -28,14 +29,18 @@ class FusedSnake:
     """An anti-aliased snake of the model as a compiled kernel; see `residual_stack.Activation`."""
 
     def __init__(self, activation: Any) -> None:
+        from distill_core.engines.kernels import LANES
+
         from . import snake_kernels
 
         frequency, amplitude = activation.act.coefficients()
         self.channels = frequency.numel()
         rows = snake_kernels.group(self.channels)
         # sin² has period pi, which the kernel counts in
-        self._frequency = (frequency.detach().double().flatten() / math.pi).float().repeat(rows).contiguous()
-        self._amplitude = amplitude.detach().flatten().float().repeat(rows).contiguous()
+        self._parameters = rows * self.channels
+        reach = (0, LANES)  # of the kernel's last vector
+        self._frequency = F.pad((frequency.detach().double().flatten() / math.pi).float().repeat(rows), reach)
+        self._amplitude = F.pad(amplitude.detach().flatten().float().repeat(rows), reach)
         self._up = activation.upsample.filter.detach().flatten().float().contiguous()
         self._down = activation.downsample.lowpass.filter.detach().flatten().float().contiguous()
 
@@ -63,7 +68,7 @@ class FusedSnake:
                 self._down.data_ptr(),
                 length,
                 channels,
-                self._frequency.numel(),
+                self._parameters,
             ],
             dtype=np.int64,
         )

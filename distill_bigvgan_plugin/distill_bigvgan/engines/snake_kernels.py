@@ -16,13 +16,16 @@ The descriptor of `kernels` holds the `D_…` below.
 
 from __future__ import annotations
 
+import functools
+
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from distill_core.engines.kernels import OPTIONS, Kernels, pointer, take_next
+from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, pointer, take_next
 
 D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_UP, D_DOWN = range(9)
 D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 12)
@@ -32,14 +35,13 @@ ROWS = 64
 """Rows of a tile."""
 COLUMNS = 128
 """Channels of a tile; fewer than this are never split."""
-_LANES = 128
+_LEAST_RUN = 128
 
-_FLOAT, _BF16 = np.float32, np.uint16
 
 
 def group(channels: int) -> int:
     """Rows whose channels are looped over at once: as many as make a loop worth vectorising."""
-    return 1 if channels >= _LANES // 2 else -(-_LANES // channels)
+    return 1 if channels >= _LEAST_RUN // 2 else -(-_LEAST_RUN // channels)
 
 
 @intrinsic
@@ -86,39 +88,52 @@ def _rounded_overload(value, like):
     return to_bf16
 
 
-@numba.njit(inline="always", **OPTIONS)
-def _sin_squared(turns):
-    """sin^2(pi * turns), to 2e-7: a polynomial in the square of the distance to a whole number.
+# sin^2(pi sqrt(y)) / y over 0 <= y <= 1/4, least squares at Chebyshev nodes: good to 2e-7. The highest power first.
+_SIN_SQUARED = (
+    0.7419801213276097,
+    -3.913077712618829,
+    13.206610352070026,
+    -30.121754360250904,
+    42.72838511692426,
+    -32.46969664558595,
+    9.869604400158666,
+)
 
-    Least squares at Chebyshev nodes of sin^2(pi sqrt(y)) / y over 0 <= y <= 1/4.
-    """
-    r = turns - np.rint(turns)
-    y = r * r
-    p = _FLOAT(0.7419801213276097)
-    p = p * y + _FLOAT(-3.913077712618829)
-    p = p * y + _FLOAT(13.206610352070026)
-    p = p * y + _FLOAT(-30.121754360250904)
-    p = p * y + _FLOAT(42.72838511692426)
-    p = p * y + _FLOAT(-32.46969664558595)
-    p = p * y + _FLOAT(9.869604400158666)
-    return p * y
+
+@intrinsic
+def _v_of_lanes(typing, x, step, frequency, amplitude, v, filter_):
+    """`LANES` values of v, to the address `v`, from x at the address `x` and `step`, `2 * step` … bytes behind it."""
+
+    def generate(context, builder, signature, arguments):
+        x, step, frequency, amplitude, v, filter_ = arguments
+        taps = [Vector.every(builder, tap) for tap in cgutils.unpack_tuple(builder, filter_)]
+        terms = [tap * Vector.at(builder, x, step, k) for k, tap in enumerate(taps)]
+        u = functools.reduce(Vector.__add__, terms)
+        turns = u * Vector.at(builder, frequency)
+        rest = turns - turns.rounded()
+        y = rest * rest
+        powers = [Vector.constant(builder, factor) for factor in _SIN_SQUARED]
+        sine = functools.reduce(lambda sum_, factor: sum_ * y + factor, powers) * y
+        (u + Vector.at(builder, amplitude) * sine).store(v)
+        return context.get_dummy_value()
+
+    address = types.int64
+    return types.void(address, address, address, address, address, filter_), generate
 
 
 @numba.njit(**OPTIONS)
-def _half_of_v(x, first, n, rows, group, f0, f1, f2, f3, f4, f5, frequency, amplitude, v, to):
-    """Every second position of v: `rows` rows of n channels from row `to`, from x's rows from `first`."""
-    row = 0
-    while row < rows:
-        m = min(group, rows - row) * n
-        s = (first + row) * n
-        x0, x1, x2 = x[s : s + m], x[s + n : s + n + m], x[s + 2 * n : s + 2 * n + m]
-        s += 3 * n
-        x3, x4, x5 = x[s : s + m], x[s + n : s + n + m], x[s + 2 * n : s + 2 * n + m]
-        d = v[(to + row) * n : (to + row) * n + m]
-        for i in range(m):
-            u = f0 * x0[i] + f1 * x1[i] + f2 * x2[i] + f3 * x3[i] + f4 * x4[i] + f5 * x5[i]
-            d[i] = u + amplitude[i] * _sin_squared(u * frequency[i])
-        row += group
+def _half_of_v(x, first, n, rows, group, filter_, frequency, amplitude, v, to):
+    """Every second position of v: `rows` rows of n channels from row `to`, from x's rows from `first`.
+
+    Vectors reach beyond the rows where these do not fill them, there and in all that is read.
+    """
+    f, a = frequency.ctypes.data, amplitude.ctypes.data
+    for row in range(0, rows, group):
+        values = min(group, rows - row) * n
+        source = x.ctypes.data + (first + row) * n * 4
+        target = v.ctypes.data + (to + row) * n * 4
+        for i in range(0, values * 4, LANES * 4):
+            _v_of_lanes(source + i, n * 4, f + i, a + i, target + i, filter_)
 
 
 @numba.njit(**OPTIONS)
@@ -145,9 +160,12 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, length, cha
     across = (channels + COLUMNS - 1) // COLUMNS
     along = (length + ROWS - 1) // ROWS
     width = min(COLUMNS, channels)
-    xs = np.empty((ROWS + 12) * width, np.float32)
-    even = np.empty((ROWS + 6) * width, np.float32)
-    odd = np.empty((ROWS + 6) * width, np.float32)
+    xs = np.zeros((ROWS + 12) * width + LANES, np.float32)
+    even = np.empty((ROWS + 6) * width + LANES, np.float32)
+    odd = np.empty((ROWS + 6) * width + LANES, np.float32)
+    two = np.float32(2.0)
+    to_even = (two * up[11], two * up[9], two * up[7], two * up[5], two * up[3], two * up[1])
+    to_odd = (two * up[10], two * up[8], two * up[6], two * up[4], two * up[2], two * up[0])
     k0, k1, k2, k3, k4, k5 = down[0], down[1], down[2], down[3], down[4], down[5]
     k6, k7, k8, k9, k10, k11 = down[6], down[7], down[8], down[9], down[10], down[11]
     while True:
@@ -184,14 +202,8 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, length, cha
         p0, p1 = max(q0 - 3, 0), min(q1 + 3, length)
         skip = p0 - (q0 - 3)
         f, a = frequency[c0:], amplitude[c0:]
-        _half_of_v(
-            xs, skip, n, p1 - p0, group, 2 * up[11], 2 * up[9], 2 * up[7], 2 * up[5], 2 * up[3], 2 * up[1],
-            f, a, even, skip,
-        )  # fmt: skip
-        _half_of_v(
-            xs, skip + 1, n, p1 - p0, group, 2 * up[10], 2 * up[8], 2 * up[6], 2 * up[4], 2 * up[2], 2 * up[0],
-            f, a, odd, skip,
-        )  # fmt: skip
+        _half_of_v(xs, skip, n, p1 - p0, group, to_even, f, a, even, skip)
+        _half_of_v(xs, skip + 1, n, p1 - p0, group, to_odd, f, a, odd, skip)
         for row in range(skip):
             _copy_row(even, n, skip, row)
             for i in range(n):
@@ -223,8 +235,8 @@ def _activate(x, branch, total, out, frequency, amplitude, up, down, length, cha
 @numba.njit(**OPTIONS)
 def _run(d, x, branch, total, out):
     length, channels, parameters = d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
-    frequency = numba.carray(pointer(d[D_FREQUENCY]), parameters, np.float32)
-    amplitude = numba.carray(pointer(d[D_AMPLITUDE]), parameters, np.float32)
+    frequency = numba.carray(pointer(d[D_FREQUENCY]), parameters + LANES, np.float32)
+    amplitude = numba.carray(pointer(d[D_AMPLITUDE]), parameters + LANES, np.float32)
     up = numba.carray(pointer(d[D_UP]), 12, np.float32)
     down = numba.carray(pointer(d[D_DOWN]), 12, np.float32)
     group = parameters // channels
