@@ -75,15 +75,18 @@ def tile_lengths(channels: int, dtype: torch.dtype) -> tuple[int, ...]:
 
 
 _CALL = 1 << 16
-"""Values that take about as long to compute as one more call, which reads all weights anew."""
+"""Values of a convolution that take about as long to compute as one more call, which reads all weights anew."""
 
 
 @lru_cache(maxsize=4096)
-def tiles(rows: int, channels: int, lengths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Cover `rows` by tiles (start, length) of these lengths, in little time; the last may go beyond the end."""
+def tiles(rows: int, call: int, lengths: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Cover `rows` by tiles (start, length) of these lengths, in little time; the last may go beyond the end.
+
+    A call costs as much as so many rows.
+    """
     largest = lengths[0]
     whole = max(0, rows // largest - 1)
-    covered = (largest,) * whole + _cheapest(rows - whole * largest, _CALL // channels, lengths)[1]
+    covered = (largest,) * whole + _cheapest(rows - whole * largest, call, lengths)[1]
     return tuple(zip(itertools.accumulate(covered, initial=0), covered, strict=False))
 
 
@@ -202,8 +205,8 @@ class Conv:
         self.channels = weight.shape[0]
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.reach = dilation * (weight.shape[-1] - 1) // 2
-        self._wide = max(weight.shape[:2])
-        self._tiles = tile_lengths(self._wide, dtype)
+        wide = max(weight.shape[:2])
+        self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
         self._attr = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
         plain = _kernel(weight, dtype)
@@ -222,7 +225,7 @@ class Conv:
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Convolve the rows `x` into `out`, which is returned."""
         layout.isolate(x, self.reach)
-        for start, length in tiles(len(x), self._wide, self._tiles):
+        for start, length in tiles(len(x), self._call, self._tiles):
             made = torch.ops.mkldnn._convolution_pointwise(
                 image(around(x, start - self.reach, start + length + self.reach)),
                 self.packed[length],
@@ -236,7 +239,7 @@ class Conv:
     def add(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """`out + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded."""
         layout.isolate(x, self.reach)
-        for start, length in tiles(len(x), self._wide, self._tiles):
+        for start, length in tiles(len(x), self._call, self._tiles):
             torch.ops.mkldnn._convolution_pointwise_(
                 image(around(out, start, start + length)),
                 image(around(x, start - self.reach, start + length + self.reach)),
@@ -264,8 +267,8 @@ class TransposedConv:
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         # output n sums the inputs m for which n + padding - m * stride is a tap
         self.reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
-        self._wide = max(weight.shape[0], weight.shape[1] * stride)
-        self._tiles = tile_lengths(self._wide, dtype)
+        wide = max(weight.shape[0], weight.shape[1] * stride)
+        self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
         plain = _kernel(weight, dtype)
 
@@ -280,7 +283,7 @@ class TransposedConv:
         """Upsample the rows `x` into `out`, which is returned."""
         layout.isolate(x, self.reach)
         skip, stride = self.reach * self.stride, self.stride
-        for start, length in tiles(len(x), self._wide, self._tiles):
+        for start, length in tiles(len(x), self._call, self._tiles):
             made = torch.ops.mkldnn._convolution_transpose_pointwise(
                 image(around(x, start - self.reach, start + length + self.reach)),
                 self.packed[length],

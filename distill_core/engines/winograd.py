@@ -22,8 +22,13 @@ from .workspace import Workspace
 _LEAST_CHANNELS, _LEAST_SUM = 32, 220
 """Channels, and channels times taps, from which on the transforms cost less than they save."""
 
-_TILE_BYTES = 1 << 19
-"""Of a tile of the signal, about; transformed it is nearly twice as large, and there it stays in a cache."""
+_TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
+"""Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
+weights, seven times a plain convolution's for four taps, cheap beside the multiplications."""
+
+
+_CALL, _SMALL_CALL = 40, 1 << 17
+"""Groups that take about as long as one more call: to read the weights again; and by itself, over squared channels."""
 
 
 class Convolutions:
@@ -98,8 +103,8 @@ class WinogradConv(Conv):
         self._left = dilation * (kernel - 1) // 2
         self._right = self._left + dilation * (GROUP * self._blocks - kernel)
         self.reach = self._right + dilation * (GROUP - 1)
-        self._wide = max(weight.shape[:2])
-        self._tiles = _tile_lengths(self._wide)
+        wide = max(weight.shape[:2])
+        self._call, self._tiles = _CALL + _SMALL_CALL // wide**2, _tile_lengths(wide)
         self._geometry = ((0, 0), (1, 1), (1, 1), POINTS)
         padded = F.pad(weight.detach().double(), (0, GROUP * self._blocks - kernel)).unflatten(-1, (-1, GROUP))
         plain = torch.einsum("pj,oibj->poib", torch.tensor(TAPS), padded).flatten(0, 1).float().unsqueeze(2)
@@ -129,7 +134,7 @@ class WinogradConv(Conv):
     def _convolve(self, x: Tensor, out: Tensor, layout: Layout, *, add: bool) -> Tensor:
         layout.isolate(x, self.reach)
         groups = Groups(layout, self._dilation, self._blocks, self._left)
-        for start, length in tiles(groups.rows - self._blocks + 1, self._wide, self._tiles):
+        for start, length in tiles(groups.rows - self._blocks + 1, self._call, self._tiles):
             rows = length + self._blocks - 1
             transformed = self._scratch.take("transformed", torch.float32, rows, POINTS * self._inputs)
             self._transforms.into(x, groups, start, transformed)
@@ -141,8 +146,9 @@ class WinogradConv(Conv):
 
 
 def _tile_lengths(channels: int) -> tuple[int, ...]:
-    """Groups of the tiles, the longest first; each two thirds of the one before, as little is wasted then."""
-    lengths = [max(LEAST_ROWS, _TILE_BYTES // (channels * 4 * GROUP) // 16 * 16)]
+    """Groups of the tiles, the longest first; each four fifths of the one before, as little is wasted then."""
+    most = min(_MOST_GROUPS, _TILE_BYTES // (channels * 4 * GROUP) // 16 * 16)
+    lengths = [max(LEAST_ROWS, most)]
     while lengths[-1] > LEAST_ROWS:
         lengths.append(max(LEAST_ROWS, min(lengths[-1] * 4 // 5 // 16 * 16, lengths[-1] - 16)))
     return tuple(lengths)
