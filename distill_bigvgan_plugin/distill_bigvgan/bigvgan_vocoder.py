@@ -26,6 +26,8 @@ class BigVGANVocoder(ModuleVocoder):
         **placement: device, precision, chunk_frames, engine and reload, as for `ModuleVocoder`.
     """
 
+    default_chunk_frames = 384  # four seconds at 44.1 kHz in one; see benchmarks/chunks.py
+
     def __init__(self, model: BigVGAN, variant: Variant, **placement: Any) -> None:
         super().__init__(model, variant, halo=halo(model.h), **placement)
 

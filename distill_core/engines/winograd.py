@@ -19,9 +19,6 @@ from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, til
 from .winograd_transforms import GROUP, ONE, POINTS, TAPS, Groups, Transforms, transforms
 from .workspace import Workspace
 
-_LEAST_CHANNELS, _LEAST_SUM = 32, 220
-"""Channels, and channels times taps, from which on the transforms cost less than they save."""
-
 _TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
 """Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
 weights, seven times a plain convolution's for four taps, cheap beside the multiplications."""
@@ -52,7 +49,8 @@ class Convolutions:
         outputs, inputs, kernel = weight.shape
         narrow = min(outputs, inputs)
         fits = dtype == torch.float32 and outputs % 16 == 0 and inputs % 16 == 0
-        if not fits or narrow < _LEAST_CHANNELS or narrow * kernel < _LEAST_SUM:
+        channels, products = self._transforms.worth
+        if not fits or narrow < channels or narrow * kernel < products:
             return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
         self._made = True
         return WinogradConv(

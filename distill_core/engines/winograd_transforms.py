@@ -75,6 +75,9 @@ class Groups:
 class Transforms(Protocol):
     """Between a signal in a `room()` and groups of it."""
 
+    worth: tuple[int, int]
+    """Channels, and channels times taps, from which on they cost less than they save."""
+
     def into(self, x: Tensor, groups: Groups, first: int, transformed: Tensor) -> None:
         """Transform what belongs to the rows of `transformed`, counted from `first`, as far as there are so many."""
 
@@ -84,6 +87,8 @@ class Transforms(Protocol):
 
 class TorchTransforms:
     """By batched products of small matrices."""
+
+    worth = 64, 440
 
     def __init__(self) -> None:
         self._into, self._out_of = (torch.tensor(matrix, dtype=torch.float32) for matrix in (SIGNAL, OUT_OF))
@@ -125,6 +130,8 @@ def _runs(groups: Groups, first: int, rows: int) -> Iterator[tuple[int, int, int
 
 class CompiledTransforms:
     """By numba, on torch's threads."""
+
+    worth = 32, 220
 
     _VALUES_PER_THREAD = 1 << 15
     """Less is sooner done than a second thread is woken."""

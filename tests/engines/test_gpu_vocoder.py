@@ -13,7 +13,6 @@ from distill_bigvgan.engines.gpu_ops import TorchOps
 from distill_bigvgan.variants import VARIANTS
 from distill_core.engines.channels_last import EngineUnavailable
 from distill_core.errors import EngineError
-from distill_core.vocoder import DEFAULT_CHUNK_FRAMES
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
 
@@ -70,7 +69,7 @@ def test_without_it_the_eager_engine_runs_and_says_why(engine, words, monkeypatc
     report = pretending.report()
     assert report.engine == "eager"
     assert any(words in note and "cuda" in note for note in report.notes)
-    assert pretending.chunk_frames == DEFAULT_CHUNK_FRAMES
+    assert pretending.chunk_frames == pretending.default_chunk_frames
     assert ("slower" in caplog.text) == (engine == "auto")
 
 

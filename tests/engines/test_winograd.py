@@ -103,13 +103,16 @@ def test_joined_items_come_out_as_alone_bit_for_bit(
             assert torch.equal(layout.split(conv(x, out, layout))[0], result)
 
 
-def test_it_is_taken_where_it_is_worth_it_and_fits() -> None:
+def test_it_is_taken_where_it_is_worth_it_and_fits(transforms: winograd_transforms.Transforms) -> None:
     def kind(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> type:
-        weight = torch.zeros(channels, channels, kernel)
-        return type(winograd.Convolutions()(weight, None, dtype=dtype))
+        convolutions = winograd.Convolutions()
+        convolutions._transforms = transforms
+        return type(convolutions(torch.zeros(channels, channels, kernel), None, dtype=dtype))
 
-    assert kind(192, 3) is kind(128, 3) is kind(64, 7) is kind(32, 11) is winograd.WinogradConv
+    assert kind(192, 3) is kind(128, 7) is kind(64, 7) is winograd.WinogradConv
     assert kind(64, 3) is kind(16, 11) is kind(200, 11) is kind(192, 11, torch.bfloat16) is Conv
+    compiled = isinstance(transforms, winograd_transforms.CompiledTransforms)
+    assert kind(128, 3) is kind(32, 11) is (winograd.WinogradConv if compiled else Conv)
 
 
 def test_more_channels_out_than_in(transforms: winograd_transforms.Transforms) -> None:

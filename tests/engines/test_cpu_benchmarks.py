@@ -1,0 +1,41 @@
+"""The smaller benchmarks for CPUs, tried out on a narrow model: their tables are whole, and their errors are small."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks import chunks, precision
+from distill_core.engines import selection
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|\n").split("|")]
+
+
+def test_precision_has_a_row_for_every_engine_and_says_what_cannot_run(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bigvgan")
+    precision.bigvgan(0.05, 64)
+    rows = [cells(line) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [tuple(row[:3]) for row in rows] == list(precision.settings())
+    for device, engine, each, error in rows:
+        if device != "cpu" or (engine == "channels-last" and selection.why_not_channels_last(each)):
+            continue
+        assert 0 < float(error) < (1e-5 if each == "fp32" else 5e-2)
+
+
+def test_chunks_gives_a_time_for_every_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--channels", "64", "--sizes", "2", "7", "--precision", "fp32", "--turns", "1"]
+    monkeypatch.setattr(sys, "argv", ["chunks", *arguments])
+    chunks.main()
+    head, _, kept, computed = (cells(line) for line in capsys.readouterr().out.splitlines()[2:])
+    assert head == ["chunk_frames", "2", "7"]
+    assert kept[0] == "fp32"
+    assert computed[0] == "fp32, no halo"
+    for short, long in (kept[1:], computed[1:]):
+        assert float(short) > 0
+        assert float(long) > 0
+    assert float(kept[1]) > float(computed[1]), "the halo is computed and not kept"
