@@ -22,6 +22,11 @@ WINDOW = 4096
 MAX_ITEMS = 128
 MAX_SECONDS = 10.0
 
+_SHARE = 1 / 8
+"""Of what is left of a window, the most that a batch holds, so that all workers are done at about the same time."""
+_LEAST_SECONDS = MAX_SECONDS / 4
+"""A smaller batch than this is not worth it."""
+
 _BYTES_PER_SECOND = {".wav": 90_000, ".aif": 90_000, ".aiff": 90_000, ".au": 90_000, ".flac": 50_000}
 """Of a sound elsewhere: a guess."""
 
@@ -75,17 +80,20 @@ class Extent:
 def group(items: list[Item], extents: list[Extent], frame_seconds: float) -> Iterator[Batch]:
     """Items in batches of at most `MAX_ITEMS` and `MAX_SECONDS` in all, at least one; the longest rows first.
 
-    Rows of as many frames go through a model together: those of a batch are, if there are enough of them.
+    Rows of as many frames go through a model together: those of a batch are, if there are enough of them. Towards the
+    end batches become smaller.
     """
     frames = [math.ceil(extent.each / frame_seconds) for extent in extents]
     order = sorted(range(len(items)), key=lambda i: (-frames[i], items[i].output))
     chosen: list[int] = []
-    total = 0.0
+    total, left = 0.0, sum(extent.seconds for extent in extents)
     for i in order:
         length = extents[i].seconds
-        is_full = len(chosen) == MAX_ITEMS or total + length > MAX_SECONDS
-        if chosen and (is_full or (total > MAX_SECONDS / 4 and frames[i] != frames[chosen[-1]])):
+        most = min(MAX_SECONDS, max(_LEAST_SECONDS, left * _SHARE))
+        is_full = len(chosen) == MAX_ITEMS or total + length > most
+        if chosen and (is_full or (total > _LEAST_SECONDS and frames[i] != frames[chosen[-1]])):
             yield Batch(tuple(items[j] for j in chosen), tuple(extents[j].seconds for j in chosen))
+            left -= total
             chosen, total = [], 0.0
         chosen.append(i)
         total += length

@@ -104,6 +104,7 @@ class LocalEngine:
         self.count = workers
         self.unfinished = unfinished
         self.about: dict[str, Any] = {}
+        self._can_be_loaded = False
         self._workers: list[_Worker] = []
         self._next: Batch | None = None
         self._suspects: deque[_Task] = deque()
@@ -157,7 +158,7 @@ class LocalEngine:
         while len(self._workers) < wanted:
             self._workers.append(_Worker(self.job.threads, self._started))
             self._started += 1
-        for worker in self._workers[: wanted if self.about else 1]:
+        for worker in self._workers[: wanted if self._can_be_loaded else 1]:
             if not worker.told:
                 worker.load(self._placed(worker))
 
@@ -210,7 +211,9 @@ class LocalEngine:
             except (EOFError, OSError):
                 self._buried(worker, emit)
                 continue
-            if kind == "ready":
+            if kind == "loaded":
+                self._can_be_loaded = True
+            elif kind == "ready":
                 worker.ready = True
                 self.about = value
             elif kind == "refused":
@@ -231,7 +234,7 @@ class LocalEngine:
         self._workers.remove(worker)
         if not worker.ready:
             how = _how(worker.process.exitcode)
-            if not self.about:
+            if not self._can_be_loaded or not self._workers:
                 raise CorpusError(f"A worker ended while it loaded the vocoder: {how}.")
             self.count = len(self._workers)
             log.warning("A worker ended while it loaded the vocoder (%s); going on with %d.", how, self.count)
@@ -326,7 +329,8 @@ def _work(threads: int | None, pipe: Connection) -> None:
         return
     try:
         runner = job.load()
-        tell("ready", _about(runner.vocoder))
+        tell("loaded", None)
+        tell("ready", _about(runner.vocoder))  # with its engine, which takes a second to be made
     except DistillError as error:
         tell("refused", str(error))
         return

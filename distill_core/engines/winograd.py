@@ -127,10 +127,11 @@ class WinogradConv(Conv):
         return self._convolve(x, out, layout, add=True)
 
     def ahead(self, length: int) -> int:
-        return -length % (GROUP * self._dilation) + self._right
+        return -length % (GROUP * self._dilation) + self._right if self._transforms.looks_beyond else 0
 
     def _convolve(self, x: Tensor, out: Tensor, layout: Layout, *, add: bool) -> Tensor:
-        layout.isolate(x, self.reach)
+        if self._transforms.looks_beyond:
+            layout.isolate(x, self.reach)
         groups = Groups(layout, self._dilation, self._blocks, self._left)
         for start, length in tiles(groups.rows - self._blocks + 1, self._call, self._tiles):
             rows = length + self._blocks - 1

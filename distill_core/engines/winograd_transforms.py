@@ -77,6 +77,8 @@ class Transforms(Protocol):
 
     worth: tuple[int, int]
     """Channels, and channels times taps, from which on they cost less than they save."""
+    looks_beyond: bool
+    """Whether it reads what lies around the items, where then zeros have to be."""
 
     def into(self, x: Tensor, groups: Groups, first: int, transformed: Tensor) -> None:
         """Transform what belongs to the rows of `transformed`, counted from `first`, as far as there are so many."""
@@ -89,6 +91,7 @@ class TorchTransforms:
     """By batched products of small matrices."""
 
     worth = 64, 440
+    looks_beyond = True
 
     def __init__(self) -> None:
         self._into, self._out_of = (torch.tensor(matrix, dtype=torch.float32) for matrix in (SIGNAL, OUT_OF))
@@ -132,6 +135,7 @@ class CompiledTransforms:
     """By numba, on torch's threads."""
 
     worth = 32, 220
+    looks_beyond = False
 
     _VALUES_PER_THREAD = 1 << 15
     """Less is sooner done than a second thread is woken."""
