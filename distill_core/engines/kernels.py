@@ -2,7 +2,8 @@
 
 A kernel takes one pointer, to a descriptor of int64 whose first is a counter, and works on tiles until none is left:
 any number of threads may be sent into it with the same descriptor (`team.run`). It knows no shapes and is compiled
-once for all of them; machine code is kept on disk, for later processes.
+once for all of them; machine code is kept on disk, for later processes, until the file that the kernel stands in is
+another: whoever changes this one, or what a kernel is generated from, clears `__pycache__`.
 """
 
 from __future__ import annotations

@@ -18,13 +18,16 @@ import torch
 
 _KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
+VALUES_PER_THREAD = 1 << 15
+"""Less is sooner done than a second thread is woken."""
 
-def run(address: int, descriptor: int, threads: int) -> None:
-    """Send torch's threads, `threads` of them at most, into the kernel at `address` with one argument.
+
+def run(address: int, descriptor: int, values: int) -> None:
+    """Send torch's threads, or as many as so many values are worth, into the kernel at `address` with one argument.
 
     Thread-safe. Like torch's own operations it waits without holding the interpreter's lock.
     """
-    threads = min(torch.get_num_threads(), threads)
+    threads = min(torch.get_num_threads(), 1 + values // VALUES_PER_THREAD)
     if threads <= 1:
         _KERNEL(address)(descriptor)
         return

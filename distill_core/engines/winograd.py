@@ -23,7 +23,6 @@ _TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
 """Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
 weights, seven times a plain convolution's for four taps, cheap beside the multiplications."""
 
-
 _CALL, _SMALL_CALL = 40, 1 << 17
 """Groups that take about as long as one more call: to read the weights again; and by itself, over squared channels."""
 

@@ -137,9 +137,6 @@ class CompiledTransforms:
     worth = 32, 220
     looks_beyond = False
 
-    _VALUES_PER_THREAD = 1 << 15
-    """Less is sooner done than a second thread is woken."""
-
     def __init__(self) -> None:
         from .winograd_kernels import KERNELS
 
@@ -174,8 +171,7 @@ class CompiledTransforms:
             ],
             dtype=np.int64,
         )
-        threads = 1 + transformed.numel() // self._VALUES_PER_THREAD
-        team.run(self._address(kernel), descriptor.ctypes.data, threads)
+        team.run(self._address(kernel), descriptor.ctypes.data, transformed.numel())
 
 
 def transforms() -> tuple[Transforms, str | None]:

@@ -429,7 +429,7 @@ def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
     fast, mel = vocoder(small), random_mel(80, 40)
     expected = sound(fast, mel)
     torch.set_num_threads(3)
-    monkeypatch.setattr(wiring, "_VALUES_PER_THREAD", 64)
+    monkeypatch.setattr(team, "VALUES_PER_THREAD", 64)
     monkeypatch.setattr(team, "_gomp_parallel", lambda: None)
     monkeypatch.setattr(team, "_pool", lambda process: Pool())
     assert relative(sound(fast, mel), expected) <= 1e-6

@@ -21,9 +21,6 @@ from .matmul_snake import MatmulSnake
 if TYPE_CHECKING:
     from .._vendor.bigvgan import BigVGAN
 
-_VALUES_PER_THREAD = 1 << 15
-"""Less is sooner done than a second thread is woken."""
-
 
 class FusedSnake:
     """An anti-aliased snake of the model as a compiled kernel; see `residual_stack.Activation`."""
@@ -72,7 +69,7 @@ class FusedSnake:
             ],
             dtype=np.int64,
         )
-        team.run(snake_kernels.KERNELS.address(kernel), descriptor.ctypes.data, 1 + out.numel() // _VALUES_PER_THREAD)
+        team.run(snake_kernels.KERNELS.address(kernel), descriptor.ctypes.data, out.numel())
 
 
 def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
