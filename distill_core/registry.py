@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from .errors import (
     PluginError,
     UnknownVocoderError,
 )
+from .loaded import Loaded, hashable, identity
 from .mel.spec import MelSpec
 from .suggest import closest, did_you_mean
 
@@ -43,16 +43,6 @@ class Resolution:
     name: str
     selection: str
     reason: str
-
-
-@dataclass
-class _Loaded:
-    """One slot of the cache of loaded vocoders; `weights` keeps a state dict alive whose id is in the key."""
-
-    lock: threading.RLock
-    weights: Any = None
-    vocoder: VocoderBase | None = None
-    busy: bool = False
 
 
 class _Importing(threading.local):
@@ -84,7 +74,7 @@ class Registry:
         self._cards: dict[str, tuple[VocoderCard, ...]] = {}  # plug-in module -> its cards
         self._failures: dict[Candidate, PluginError] = {}
         self._importing = _Importing()
-        self._loaded: dict[tuple[Any, ...], _Loaded] = {}
+        self._loaded = Loaded()
 
     # What there is
 
@@ -315,8 +305,8 @@ class Registry:
                 raise activation.load_failure(candidate, wrong)
             return vocoder
 
-        key = (name, chosen.name, str(placed), precision, _identity(weights), _hashable(options))
-        vocoder = self._load_once(key, weights, load)
+        key = (name, chosen.name, str(placed), precision, identity(weights), hashable(options))
+        vocoder = self._loaded.once(key, weights, load)
         if vocoder.device != placed:
             vocoder.to(placed)  # somebody moved it since; what `get` returns is where it was asked for
         if source is None and sample_rate is None:
@@ -327,19 +317,14 @@ class Registry:
 
             return AdaptedVocoder.around(vocoder, mel=source, sample_rate=sample_rate)
 
-        return self._load_once((*key, source, sample_rate), weights, adapt)
+        return self._loaded.once((*key, source, sample_rate), weights, adapt)
 
     def unload(self, name: str | None = None) -> None:
         """Forget loaded vocoders, of one name or all, so that their memory can be freed.
 
         Objects the caller still holds go on working.
         """
-        with self._lock:
-            for key in [key for key in self._loaded if name is None or key[0] == name]:
-                del self._loaded[key]
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        self._loaded.forget(name)
 
     # Changing what there is
 
@@ -449,24 +434,6 @@ class Registry:
         finally:
             self._importing.stack.pop()
 
-    def _load_once(self, key: tuple[Any, ...], weights: object, load: Callable[[], VocoderBase]) -> VocoderBase:
-        with self._lock:
-            slot = self._loaded.setdefault(key, _Loaded(threading.RLock(), weights))
-        with slot.lock:
-            if slot.vocoder is None:
-                if slot.busy:
-                    raise PluginError(f"Loading the vocoder {key[0]!r} asked for the same vocoder again.")
-                slot.busy = True
-                try:
-                    slot.vocoder = load()
-                finally:
-                    slot.busy = False
-                    if slot.vocoder is None:
-                        with self._lock:
-                            if self._loaded.get(key) is slot:
-                                del self._loaded[key]
-            return slot.vocoder
-
 
 def _asked_too_early(culprit: Candidate, candidate: Candidate) -> PluginError:
     return PluginError(
@@ -480,26 +447,6 @@ def _plugin_key(candidate: Candidate) -> str:
     """What a plug-in is filed under; two registered by hand may bear one name."""
     plugin = candidate.plugin
     return candidate.module if plugin is None else f"{candidate.module} (by hand, {id(plugin):#x})"
-
-
-def _identity(weights: object) -> object:
-    """What tells one `weights=` argument from another: the path, or the state dict's id."""
-    if weights is None or isinstance(weights, Mapping):
-        return weights if weights is None else ("state dict", id(weights))
-    if isinstance(weights, str | os.PathLike):
-        return os.path.realpath(os.path.expanduser(os.fspath(weights)))
-    raise DistillError(
-        f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
-    )
-
-
-def _hashable(options: Mapping[str, Any]) -> object:
-    try:
-        key = tuple(sorted(options.items(), key=lambda item: item[0]))
-        hash(key)
-    except TypeError:
-        return tuple(sorted((name, repr(value)) for name, value in options.items()))
-    return key
 
 
 registry = Registry()

@@ -1,0 +1,95 @@
+"""The vocoders that are loaded, each once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import DistillError, PluginError
+
+if TYPE_CHECKING:
+    from .vocoder import VocoderBase
+
+
+@dataclass
+class _Slot:
+    """Room for one; `weights` keeps a state dict alive whose id is in the key."""
+
+    lock: threading.RLock
+    weights: object
+    vocoder: VocoderBase | None = None
+    busy: bool = False
+
+
+class Loaded:
+    """Vocoders by what they were asked for. Several threads may ask at once: one loads, the others wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: dict[tuple[Any, ...], _Slot] = {}
+
+    def once(self, key: tuple[Any, ...], weights: object, load: Callable[[], VocoderBase]) -> VocoderBase:
+        """The vocoder of a key, loaded now if it is not there. A load that fails leaves nothing behind.
+
+        Args:
+            key: the vocoder's name, then whatever tells it from its other forms.
+            weights: what was given as `weights=`.
+            load: makes it.
+
+        Raises:
+            PluginError: `load` asks for the same vocoder. Besides, whatever `load` raises.
+        """
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot(threading.RLock(), weights))
+        with slot.lock:
+            if slot.vocoder is None:
+                if slot.busy:
+                    raise PluginError(f"Loading the vocoder {key[0]!r} asked for the same vocoder again.")
+                slot.busy = True
+                try:
+                    slot.vocoder = load()
+                finally:
+                    slot.busy = False
+                    if slot.vocoder is None:
+                        with self._lock:
+                            if self._slots.get(key) is slot:
+                                del self._slots[key]
+            return slot.vocoder
+
+    def forget(self, name: str | None = None) -> None:
+        """Let go of those of one name, or of all; what others hold goes on working."""
+        with self._lock:
+            for key in [key for key in self._slots if name is None or key[0] == name]:
+                del self._slots[key]
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def identity(weights: object) -> object:
+    """What tells one `weights=` argument from another: the path, or the state dict's id.
+
+    Raises:
+        DistillError: it is none of these.
+    """
+    if weights is None or isinstance(weights, Mapping):
+        return weights if weights is None else ("state dict", id(weights))
+    if isinstance(weights, str | os.PathLike):
+        return os.path.realpath(os.path.expanduser(os.fspath(weights)))
+    raise DistillError(
+        f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
+    )
+
+
+def hashable(options: Mapping[str, Any]) -> object:
+    """What tells one set of options from another."""
+    try:
+        key = tuple(sorted(options.items(), key=lambda item: item[0]))
+        hash(key)
+    except TypeError:
+        return tuple(sorted((name, repr(value)) for name, value in options.items()))
+    return key
