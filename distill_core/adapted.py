@@ -101,7 +101,11 @@ class AdaptedVocoder(VocoderBase):
                 yield rest[:, None]
 
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
-        return self._inner._vocode(mel)
+        self._inner._context = self._context
+        try:
+            return self._inner._vocode(mel)
+        finally:
+            self._inner._context = (0, 0)
 
     def _place(self, device: torch.device) -> None:
         self._inner._place(device)

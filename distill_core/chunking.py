@@ -20,6 +20,11 @@ class Window:
     def frames(self) -> int:
         return self.stop - self.start
 
+    @property
+    def context(self) -> tuple[int, int]:
+        """Frames before `start` and after `stop`."""
+        return self.start - self.lo, self.hi - self.stop
+
     def halves(self, halo: int, total: int) -> tuple[Window, Window]:
         """The same frames as two windows, for when one is too much."""
         middle = (self.start + self.stop) // 2

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .card import Variant
 from .device import check_precision
@@ -199,8 +200,10 @@ class ModuleVocoder(VocoderBase):
         if mel.device.type == "cpu" and self._home.type == "cpu":
             fast = self._prepared()
             if fast is not None:
+                left, right = self._context
                 with torch.autocast("cpu", enabled=False):
-                    return fast.run(mel)
+                    inner = fast.run(mel, left, right)
+                return F.pad(inner, (left * self.hop_length, right * self.hop_length))
         if self._accelerated is not None and mel.device == self._home:
             return self._accelerated(mel)
         # A call that fell back to the CPU for lack of memory has no fp16 there, and computes in fp32.

@@ -76,6 +76,10 @@ class VocoderBase(abc.ABC):
         Called in inference mode, by one thread at a time.
         """
 
+    _context = (0, 0)
+    """Frames at the beginning and at the end of `_vocode`'s mel that are there for the others to depend on. Nobody
+    looks at their samples: an engine may leave them at zero."""
+
     def _move(self, device: torch.device) -> None:
         """Bring the model to another device. By default moves `self.model`."""
         self.model.to(device)
@@ -263,10 +267,14 @@ class VocoderBase(abc.ABC):
     def _waveform(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, device=self.device)
 
-    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
-        """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`."""
+    def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
         with self._turn, torch.inference_mode():
-            wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
+            self._context = context
+            try:
+                wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
+            finally:
+                self._context = (0, 0)
         expected = (mel.shape[0], mel.shape[-1] * self.hop_length)
         if tuple(wave.shape) != expected:
             raise PluginError(
@@ -318,7 +326,7 @@ class _Run:
         """Compute `rows` of `window` into `wave` [B, samples]."""
         if not self._too_much(rows, window):
             try:
-                part = self.vocoder._compute(self.feed.read(rows, window.lo, window.hi))
+                part = self.vocoder._compute(self.feed.read(rows, window.lo, window.hi), window.context)
             except torch.OutOfMemoryError as error:
                 if self.vocoder.device.type == "cpu":
                     raise

@@ -216,16 +216,16 @@ class Accelerated(ToyVocoder):
         self.moves: list[str] = []
         self._device = torch.device("cuda", 0)
 
-    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
+    def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         if self._device.type == "cuda":
             if mel.shape[0] * mel.shape[2] > self.room:
                 raise torch.OutOfMemoryError("planted")
             home, self._device = self._device, torch.device("cpu")
             try:
-                return super()._compute(mel)
+                return super()._compute(mel, context)
             finally:
                 self._device = home
-        return super()._compute(mel)
+        return super()._compute(mel, context)
 
     def _move(self, device: torch.device) -> None:
         self.moves.append(device.type)

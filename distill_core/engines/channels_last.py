@@ -148,6 +148,12 @@ class Layout:
             x.view(self.items, self.length + self.gap, -1)[:, self.length :].zero_()
 
 
+def _beyond(reach: int, inputs: int, dtype: torch.dtype) -> int:
+    """Rows around a signal that have to be zeros. Of an odd number of bf16 channels, oneDNN multiplies the last one
+    with its neighbour in the next row, by a weight of zero: which is not zero if that is no number."""
+    return reach + (dtype == torch.bfloat16 and inputs % 2)
+
+
 class Packed:
     """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
@@ -191,6 +197,11 @@ class Conv:
         bias: [C_out] or None.
         dtype: what it computes in, of input, output and packed weights.
         negative_slope: leaky ReLU applied to the output on its way out, or None.
+
+    Attributes:
+        channels: C_out.
+        reach: rows on each side of the signal that are touched.
+        context: rows on each side of a row that its result depends on.
     """
 
     def __init__(
@@ -204,7 +215,8 @@ class Conv:
     ) -> None:
         self.channels = weight.shape[0]
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
-        self.reach = dilation * (weight.shape[-1] - 1) // 2
+        self.reach = self.context = dilation * (weight.shape[-1] - 1) // 2
+        self._zeros = _beyond(self.reach, weight.shape[1], dtype)
         wide = max(weight.shape[:2])
         self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
@@ -224,7 +236,7 @@ class Conv:
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Convolve the rows `x` into `out`, which is returned."""
-        layout.isolate(x, self.reach)
+        layout.isolate(x, self._zeros)
         for start, length in tiles(len(x), self._call, self._tiles):
             made = torch.ops.mkldnn._convolution_pointwise(
                 image(around(x, start - self.reach, start + length + self.reach)),
@@ -238,7 +250,7 @@ class Conv:
 
     def add(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """`out + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded."""
-        layout.isolate(x, self.reach)
+        layout.isolate(x, self._zeros)
         for start, length in tiles(len(x), self._call, self._tiles):
             torch.ops.mkldnn._convolution_pointwise_(
                 image(around(out, start, start + length)),
@@ -267,6 +279,7 @@ class TransposedConv:
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         # output n sums the inputs m for which n + padding - m * stride is a tap
         self.reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+        self._zeros = _beyond(self.reach, weight.shape[0], dtype)
         wide = max(weight.shape[0], weight.shape[1] * stride)
         self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
@@ -281,7 +294,7 @@ class TransposedConv:
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Upsample the rows `x` into `out`, which is returned."""
-        layout.isolate(x, self.reach)
+        layout.isolate(x, self._zeros)
         skip, stride = self.reach * self.stride, self.stride
         for start, length in tiles(len(x), self._call, self._tiles):
             made = torch.ops.mkldnn._convolution_transpose_pointwise(

@@ -4,6 +4,9 @@ First convolution; per stage a transposed convolution and the mean of residual b
 What differs between the models, the activations, is passed in. Signals are rows [n, C] in buffers that are
 kept from one run to the next.
 
+A window of a longer mel has context on each side, of which every layer needs less than the one before: what no
+later layer looks at is left out, stage by stage and step by step.
+
 In bf16 the convolutions' weights and inputs are rounded, the sums are not: the residual stream, six
 additions deep in a block, stays in fp32, and so do the first and the last convolution, which cost next
 to nothing and see the mel and make the samples.
@@ -24,6 +27,9 @@ from .channels_last import Conv, Layout, TransposedConv, room
 class Activation(Protocol):
     """A pointwise or short-ranged function of rows [n, C]."""
 
+    context: int
+    """Rows on each side of a row that its result depends on."""
+
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         """Of `x` into `out`, which has the same dtype, is another buffer, and is returned."""
 
@@ -42,6 +48,12 @@ class Step:
     first: Conv
     between: Activation | None = None
     second: Conv | None = None
+
+    @property
+    def context(self) -> int:
+        """Rows on each side of a row that its result depends on."""
+        parts = (self.before, self.first, self.between, self.second)
+        return sum(part.context for part in parts if part is not None)
 
     def inner(self, activated: Tensor, spare: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Conv]:
         """Everything up to the step's last convolution: that one's input, the buffer then free, and itself."""
@@ -69,6 +81,27 @@ class Stage:
         return [conv for step in steps for conv in (step.first, step.second) if conv is not None]
 
 
+@dataclass(frozen=True)
+class Margin:
+    """Rows on each side of a signal that are there for the others to depend on; none at a true end."""
+
+    left: int = 0
+    right: int = 0
+
+    def times(self, stride: int) -> Margin:
+        """The same after upsampling."""
+        return Margin(self.left * stride, self.right * stride)
+
+    def most(self, wanted: int) -> Margin:
+        """The same, so many rows a side at most."""
+        return Margin(min(self.left, wanted), min(self.right, wanted))
+
+    def cut(self, wanted: int, *signals: Tensor) -> list[Tensor]:
+        """Signals that have this margin, without what is more than so many rows a side."""
+        left, right = max(0, self.left - wanted), max(0, self.right - wanted)
+        return [each[left : len(each) - right] for each in signals]
+
+
 class ResidualStack:
     """Mel [B, n_mels, T] -> waveform [B, T * hop_length], float32. For one thread at a time.
 
@@ -81,6 +114,10 @@ class ResidualStack:
         final: what makes samples of `post`'s output.
         pointwise: whether all activations act on each value by itself, so that the items of a batch can be joined
             to one signal.
+
+    Attributes:
+        context: frames on each side of a frame that its samples depend on.
+        space: the buffers.
     """
 
     def __init__(
@@ -100,15 +137,25 @@ class ResidualStack:
         # What convolves signals of one length: before the first stage, and in and behind each.
         after: list[Conv | TransposedConv] = [*(stage.up for stage in self.stages), post]
         self._together = list(zip([[pre], *(stage.convs for stage in self.stages)], after, strict=True))
+        # Rows of context that are wanted: of what comes out of each stage, and before each step of its blocks.
+        wanted = before_post.context + post.context
+        self._wanted: list[tuple[int, list[list[int]]]] = []
+        for stage in reversed(self.stages):
+            steps = [_wanted(block, wanted) for block in stage.blocks]
+            self._wanted.insert(0, (wanted, steps))
+            wanted = -(-max(block[0] for block in steps) // stage.up.stride) + stage.up.reach
+        self.context = wanted + pre.context
         self.space = room(max(conv.reach for convs, last in self._together for conv in (*convs, last)))
 
-    def __call__(self, mel: Tensor) -> Tensor:
-        if self.pointwise:
-            return self._run(mel)
-        return torch.cat([self._run(item[None]) for item in mel])
+    def __call__(self, mel: Tensor, left: int = 0, right: int = 0) -> Tensor:
+        if self.pointwise and len(mel) > 1:
+            wave = self._run(mel, Margin())
+            hop = wave.shape[1] // mel.shape[2]
+            return wave[:, left * hop : wave.shape[1] - right * hop]
+        return torch.cat([self._run(item[None], Margin(left, right)) for item in mel])
 
-    def _run(self, mel: Tensor) -> Tensor:
-        """A batch, its items joined to one signal if they are several."""
+    def _run(self, mel: Tensor, margin: Margin) -> Tensor:
+        """A batch, its items joined to one signal if they are several, which then have no margin."""
         items, bands, length = mel.shape
         layout = self._layout(items, length, 0)
         rows = self._take("x", torch.float32, layout, bands)
@@ -119,11 +166,15 @@ class ResidualStack:
             if x.dtype != stage.dtype:
                 x = self._take("activated", stage.dtype, layout, x.shape[1]).copy_(x)
             x, layout = self._up(stage, x, layout, number)
+            margin = margin.times(stage.up.stride)
+            wanted, steps = self._wanted[number - 1]
             mean = self._mean_fp32 if stage.dtype == torch.float32 else self._mean_bf16
-            x = mean(stage, x, layout)
+            x = mean(stage, x, layout, margin, wanted, steps)
+            margin, layout = margin.most(wanted), _resized(layout, x)
         x = self.before_post(x, self._take("activated", torch.float32, layout, x.shape[1]))
         x = self.post(x, self._take("x", torch.float32, layout, 1), layout)
-        return self.final(layout.split(x)[..., 0].clone())
+        (x,) = margin.cut(0, x)
+        return self.final(_resized(layout, x).split(x)[..., 0].clone())
 
     def _take(self, name: str, dtype: torch.dtype, layout: Layout, channels: int) -> Tensor:
         return self.space.take(name, dtype, layout.rows, channels)
@@ -148,41 +199,61 @@ class ResidualStack:
         close.isolate(x, 0)  # for what lies between to stay finite
         return x, close
 
-    def _mean_fp32(self, stage: Stage, x: Tensor, layout: Layout) -> Tensor:
+    def _mean_fp32(
+        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: int, steps: list[list[int]]
+    ) -> Tensor:
         """Here oneDNN adds to the residual stream what a convolution makes."""
-        activated, spare, stream, total = (
-            self._take(name, torch.float32, layout, x.shape[1]) for name in ("activated", "spare", "stream", "total")
-        )
+        names = ("activated", "spare", "stream", "total")
+        activated, spare, stream, total = (self._take(name, torch.float32, layout, x.shape[1]) for name in names)
+        (mean,) = margin.cut(wanted, total)
         for number, block in enumerate(stage.blocks):
-            y, sum_ = x, total if number == 0 else stream
-            for step in block:
-                inner, _, last = step.inner(step.before(y, activated), spare, layout)
-                if y is x:
-                    sum_.copy_(x)
-                y = last.add(inner, sum_, layout)
+            left, y, sum_, here, there = margin, x, total if number == 0 else stream, activated, spare
+            for step, want in zip(block, steps[number], strict=True):
+                y, sum_, here, there = left.cut(want, y, sum_, here, there)
+                left, rows = left.most(want), _resized(layout, y)
+                inner, _, last = step.inner(step.before(y, here), there, rows)
+                if step is block[0]:
+                    sum_.copy_(y)
+                y = last.add(inner, sum_, rows)
             if number > 0:
-                total.add_(y)
-        return total.div_(len(stage.blocks))
+                mean.add_(*left.cut(wanted, y))
+        return mean.div_(len(stage.blocks))
 
-    def _mean_bf16(self, stage: Stage, x: Tensor, layout: Layout) -> Tensor:
+    def _mean_bf16(
+        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: int, steps: list[list[int]]
+    ) -> Tensor:
         """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
-        channels = x.shape[1]
-        total, here, there = (
-            self._take(name, torch.float32, layout, channels) for name in ("total", "stream", "next stream")
-        )
-        activated, spare = (self._take(name, x.dtype, layout, channels) for name in ("activated", "spare"))
+        names = ("total", "stream", "next stream")
+        total, *streams = (self._take(name, torch.float32, layout, x.shape[1]) for name in names)
+        buffers = [self._take(name, x.dtype, layout, x.shape[1]) for name in ("activated", "spare")]
+        (mean,) = margin.cut(wanted, total)
         for number, block in enumerate(stage.blocks):
-            y = x
-            block[0].before(x, activated)
+            wants = [*steps[number], wanted]
+            left = margin.most(wants[0])
+            y, here, there, activated, spare = margin.cut(wants[0], x, *streams, *buffers)
+            block[0].before(y, activated)
             for i, step in enumerate(block):
-                inner, free, last = step.inner(activated, spare, layout)
-                branch = last(inner, free, layout)
+                rows = _resized(layout, y)
+                inner, free, last = step.inner(activated, spare, rows)
+                branch = last(inner, free, rows)
+                y, here, there, inner, branch = left.cut(wants[i + 1], y, here, there, inner, branch)
+                left = left.most(wants[i + 1])
                 if i + 1 < len(block):
                     block[i + 1].before.after(y, branch, there, inner)
                     y, here, there = there, there, here
                     activated, spare = inner, branch
             if number == 0:
-                total.copy_(y).add_(branch)
+                mean.copy_(y).add_(branch)
             else:
-                total.add_(y).add_(branch)
-        return total.div_(len(stage.blocks))
+                mean.add_(y).add_(branch)
+        return mean.div_(len(stage.blocks))
+
+
+def _wanted(block: Sequence[Step], after: int) -> list[int]:
+    """Rows of context wanted before each step of a block, behind which so many are."""
+    return [after + sum(step.context for step in block[i:]) for i in range(len(block))]
+
+
+def _resized(layout: Layout, x: Tensor) -> Layout:
+    """The layout of a signal that has lost rows of its margin, which only a single item has."""
+    return layout if layout.gap or len(x) == layout.rows else Layout(1, len(x))

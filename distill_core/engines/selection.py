@@ -26,11 +26,17 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Relative error that the trial lets pass: ten times what is measured, far less than any mistake makes."""
 
 
+class Run(Protocol):
+    """Mel [B, n_mels, left + T + right] -> waveform [B, T * hop_length]: the frames on either side are context."""
+
+    def __call__(self, mel: Tensor, left: int = 0, right: int = 0) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Fast:
-    """An engine ready to run: mel [B, n_mels, T] -> waveform [B, T * hop_length], and notes on it."""
+    """An engine ready to run, and notes on it."""
 
-    run: Callable[[Tensor], Tensor]
+    run: Run
     notes: tuple[str, ...] = ()
 
 

@@ -97,7 +97,7 @@ class WinogradConv(Conv):
         self._slope = 1.0 if negative_slope is None else negative_slope
         self._transforms = transforms
         self._scratch = scratch
-        self._left = dilation * (kernel - 1) // 2
+        self._left = self.context = dilation * (kernel - 1) // 2
         self._right = self._left + dilation * (GROUP * self._blocks - kernel)
         self.reach = self._right + dilation * (GROUP - 1)
         wide = max(weight.shape[:2])

@@ -25,6 +25,8 @@ FP32_STAGES = 1
 class LeakyReLU:
     """As `residual_stack.Activation`."""
 
+    context = 0
+
     def __init__(self, slope: float) -> None:
         self._slope = slope
 

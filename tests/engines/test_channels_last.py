@@ -23,6 +23,7 @@ from distill_bigvgan.engines import channels_last as wiring
 from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
 from distill_core.engines import channels_last, selection
+from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
 from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
@@ -53,6 +54,21 @@ def vocoder(config: dict[str, Any], seed: int = 0, **options: Any) -> BigVGANVoc
     module = BigVGAN(config)
     randomise(module, seed)
     return BigVGANVocoder(BigVGAN.from_state_dict(config, module.state_dict()), variant, **options)
+
+
+@pytest.fixture(autouse=True)
+def fresh_memory_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an engine reads has to have been written, though memory mostly happens to be finite."""
+    real = Workspace.take
+
+    def take(self: Workspace, name: str, *shape: Any) -> torch.Tensor:
+        before = self._buffers.get(name)
+        taken = real(self, name, *shape)
+        if self._buffers[name] is not before:
+            self._buffers[name].fill_(255)  # NaN, in either precision
+        return taken
+
+    monkeypatch.setattr(Workspace, "take", take)
 
 
 def sound(vocoder: Any, mel: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -129,6 +145,52 @@ def test_lengths_and_chunk_sizes(small: dict[str, Any], frames: int | str) -> No
         assert relative(sound(fast, mel), expected) <= FP32, chunk
 
 
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_chunk_with_context_on_both_sides_is_as_in_the_whole(name: str, precision: str) -> None:
+    config = changed(name)
+    fast = vocoder(config, precision=precision)
+    mel = random_mel(config["num_mels"], 2 * fast.halo + 2)
+    middle = slice(fast.halo * fast.hop_length, (fast.halo + 2) * fast.hop_length)
+    fast.report()
+    stack: Any = fast._fast and fast._fast.run
+    with torch.inference_mode():
+        whole = sound(fast, mel)[..., middle]
+        for buffer in stack.space._buffers.values():
+            buffer.fill_(255)  # what was left out must not be read
+        chunk = fast._compute(mel, context=(fast.halo, fast.halo))[:, None, middle]
+    assert relative(chunk, whole) <= (FP32 if precision == "fp32" else BF16)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_engine_wants_the_context_that_the_model_has(name: str) -> None:
+    fast = vocoder(changed(name), engine="channels-last")
+    fast.report()
+    stack: Any = fast._fast and fast._fast.run
+    assert fast.halo <= stack.context <= fast.halo + 2
+
+
+def test_what_nobody_depends_on_is_left_out(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = vocoder(small)
+    work = 0
+    plain = wiring.FusedSnake._run
+
+    def counted(self: Any, kernel: str, x: torch.Tensor, *rest: Any) -> None:
+        nonlocal work
+        work += x.numel()
+        plain(self, kernel, x, *rest)
+
+    mel = random_mel(80, 2 * fast.halo + 4)
+    sound(fast, mel)
+    monkeypatch.setattr(wiring.FusedSnake, "_run", counted)
+    spent = []
+    for context in ((0, 0), (fast.halo, fast.halo)):
+        work = 0
+        fast._compute(mel, context=context)
+        spent.append(work)
+    assert spent[1] < 0.35 * spent[0]
+
+
 def test_chunks_of_one_frame(small: dict[str, Any]) -> None:
     fast = vocoder(small, chunk_frames=1)
     mel = random_mel(80, 2 * fast.halo + 1)
@@ -201,7 +263,7 @@ def test_a_batch_joined_to_one_signal_equals_its_items_alone(name: str, precisio
     for frames, items in ((1, 9), (2, 5), (17, 3), (31, 2)):
         with torch.inference_mode():
             for buffer in stack.space._buffers.values():
-                buffer.fill_(255)  # NaN, in either precision: what lies between the items must not be read
+                buffer.fill_(255)  # what lies between the items must not be read
         mel = random_mel(80, frames, batch=items)
         together = sound(fast, mel)
         for row in range(items):
@@ -269,7 +331,7 @@ def test_an_engine_that_is_wrong_is_passed_over(small: dict[str, Any], monkeypat
 
     def wrong(model: Any, dtype: torch.dtype) -> selection.Fast:
         fast = right(model, dtype)
-        return selection.Fast(lambda mel: fast.run(mel) * 1.001)
+        return selection.Fast(lambda mel, left=0, right=0: fast.run(mel, left, right) * 1.001)
 
     monkeypatch.setattr(wiring, "build", wrong)
     fast = vocoder(small)

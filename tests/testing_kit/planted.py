@@ -190,7 +190,7 @@ class TrainingMode(ToyVocoder):
 
 
 class KeepsTheGraph(ToyVocoder):
-    def _compute(self, mel: torch.Tensor) -> torch.Tensor:
+    def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         with self._turn:
             self.model.requires_grad_(True)
             return self._vocode(mel.float())

@@ -16,6 +16,7 @@ from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
 
+from .._vendor.bigvgan.activation import REACH
 from .matmul_snake import MatmulSnake
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 class FusedSnake:
     """An anti-aliased snake of the model as a compiled kernel; see `residual_stack.Activation`."""
+
+    context = REACH
 
     def __init__(self, activation: Any) -> None:
         from distill_core.engines.kernels import LANES

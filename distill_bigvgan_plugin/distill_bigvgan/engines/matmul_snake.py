@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._vendor.bigvgan.activation import REACH
+
 _ROWS = 32
 _SLAB = 1 << 18
 """Values worked on at once, about: what stays in a cache between the steps."""
@@ -18,6 +20,8 @@ _SLAB = 1 << 18
 
 class MatmulSnake:
     """An anti-aliased snake of the model in torch operations; see `residual_stack.Activation`."""
+
+    context = REACH
 
     def __init__(self, activation: Any) -> None:
         frequency, amplitude = activation.act.coefficients()
