@@ -137,14 +137,14 @@ class ResidualStack:
         # What convolves signals of one length: before the first stage, and in and behind each.
         after: list[Conv | TransposedConv] = [*(stage.up for stage in self.stages), post]
         self._together = list(zip([[pre], *(stage.convs for stage in self.stages)], after, strict=True))
-        # Rows of context that are wanted: of what comes out of each stage, and before each step of its blocks.
-        wanted = before_post.context + post.context
-        self._wanted: list[tuple[int, list[list[int]]]] = []
+        # Rows of context that are wanted, of each stage and block: before each of its steps, and behind the last.
+        self._wanted: list[list[list[int]]] = []
+        after_it = before_post.context + post.context
         for stage in reversed(self.stages):
-            steps = [_wanted(block, wanted) for block in stage.blocks]
-            self._wanted.insert(0, (wanted, steps))
-            wanted = -(-max(block[0] for block in steps) // stage.up.stride) + stage.up.reach
-        self.context = wanted + pre.context
+            wanted = [_wanted(block, after_it) for block in stage.blocks]
+            self._wanted.insert(0, wanted)
+            after_it = -(-max(block[0] for block in wanted) // stage.up.stride) + stage.up.reach
+        self.context = after_it + pre.context
         self.space = room(max(conv.reach for convs, last in self._together for conv in (*convs, last)))
 
     def __call__(self, mel: Tensor, left: int = 0, right: int = 0) -> Tensor:
@@ -166,11 +166,10 @@ class ResidualStack:
             if x.dtype != stage.dtype:
                 x = self._take("activated", stage.dtype, layout, x.shape[1]).copy_(x)
             x, layout = self._up(stage, x, layout, number)
-            margin = margin.times(stage.up.stride)
-            wanted, steps = self._wanted[number - 1]
+            margin, wanted = margin.times(stage.up.stride), self._wanted[number - 1]
             mean = self._mean_fp32 if stage.dtype == torch.float32 else self._mean_bf16
-            x = mean(stage, x, layout, margin, wanted, steps)
-            margin, layout = margin.most(wanted), _resized(layout, x)
+            x = mean(stage, x, layout, margin, wanted)
+            margin, layout = margin.most(wanted[0][-1]), _resized(layout, x)
         x = self.before_post(x, self._take("activated", torch.float32, layout, x.shape[1]))
         x = self.post(x, self._take("x", torch.float32, layout, 1), layout)
         (x,) = margin.cut(0, x)
@@ -200,44 +199,44 @@ class ResidualStack:
         return x, close
 
     def _mean_fp32(
-        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: int, steps: list[list[int]]
+        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: list[list[int]]
     ) -> Tensor:
         """Here oneDNN adds to the residual stream what a convolution makes."""
         names = ("activated", "spare", "stream", "total")
         activated, spare, stream, total = (self._take(name, torch.float32, layout, x.shape[1]) for name in names)
-        (mean,) = margin.cut(wanted, total)
+        (mean,) = margin.cut(wanted[0][-1], total)
         for number, block in enumerate(stage.blocks):
             left, y, sum_, here, there = margin, x, total if number == 0 else stream, activated, spare
-            for step, want in zip(block, steps[number], strict=True):
-                y, sum_, here, there = left.cut(want, y, sum_, here, there)
-                left, rows = left.most(want), _resized(layout, y)
+            for i, step in enumerate(block):
+                y, sum_, here, there = left.cut(wanted[number][i], y, sum_, here, there)
+                left, rows = left.most(wanted[number][i]), _resized(layout, y)
                 inner, _, last = step.inner(step.before(y, here), there, rows)
-                if step is block[0]:
+                if i == 0:
                     sum_.copy_(y)
                 y = last.add(inner, sum_, rows)
             if number > 0:
-                mean.add_(*left.cut(wanted, y))
+                mean.add_(*left.cut(wanted[number][-1], y))
         return mean.div_(len(stage.blocks))
 
     def _mean_bf16(
-        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: int, steps: list[list[int]]
+        self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: list[list[int]]
     ) -> Tensor:
         """oneDNN would round the sum to bf16: it is left to the next activation, which reads both anyway."""
         names = ("total", "stream", "next stream")
         total, *streams = (self._take(name, torch.float32, layout, x.shape[1]) for name in names)
         buffers = [self._take(name, x.dtype, layout, x.shape[1]) for name in ("activated", "spare")]
-        (mean,) = margin.cut(wanted, total)
+        (mean,) = margin.cut(wanted[0][-1], total)
         for number, block in enumerate(stage.blocks):
-            wants = [*steps[number], wanted]
-            left = margin.most(wants[0])
-            y, here, there, activated, spare = margin.cut(wants[0], x, *streams, *buffers)
+            want, *wants = wanted[number]
+            y, here, there, activated, spare = margin.cut(want, x, *streams, *buffers)
+            left = margin.most(want)
             block[0].before(y, activated)
             for i, step in enumerate(block):
                 rows = _resized(layout, y)
                 inner, free, last = step.inner(activated, spare, rows)
                 branch = last(inner, free, rows)
-                y, here, there, inner, branch = left.cut(wants[i + 1], y, here, there, inner, branch)
-                left = left.most(wants[i + 1])
+                y, here, there, inner, branch = left.cut(wants[i], y, here, there, inner, branch)
+                left = left.most(wants[i])
                 if i + 1 < len(block):
                     block[i + 1].before.after(y, branch, there, inner)
                     y, here, there = there, there, here
@@ -250,8 +249,8 @@ class ResidualStack:
 
 
 def _wanted(block: Sequence[Step], after: int) -> list[int]:
-    """Rows of context wanted before each step of a block, behind which so many are."""
-    return [after + sum(step.context for step in block[i:]) for i in range(len(block))]
+    """Rows of context wanted before each step of a block, and behind the last, where it is so many."""
+    return [after + sum(step.context for step in block[i:]) for i in range(len(block) + 1)]
 
 
 def _resized(layout: Layout, x: Tensor) -> Layout:
