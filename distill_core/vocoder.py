@@ -202,7 +202,8 @@ class VocoderBase(abc.ABC):
 
         Yields:
             [B, 1, n] pieces of the waveform, as soon as they are certain, `halo` frames behind what has
-            arrived. Put together they equal `mel_to_waveform` of the pieces put together.
+            arrived, of `chunk_frames` frames at most. Put together they equal `mel_to_waveform` of the pieces put
+            together.
 
         Raises:
             InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
@@ -224,12 +225,12 @@ class VocoderBase(abc.ABC):
                     opening = None
             ready = feed.available - self.halo
             if ready > done:
-                yield self._render_range(feed, done, ready)
+                yield from self._render_range(feed, done, ready)
                 done = ready
                 feed.drop_before(done - self.halo)
         feed.finish()
         if feed.available > done:
-            yield self._render_range(feed, done, feed.available)
+            yield from self._render_range(feed, done, feed.available)
 
     # How it does it
 
@@ -255,14 +256,20 @@ class VocoderBase(abc.ABC):
         """The waveform as the caller gets it; item i of [B, 1, n] has `samples[i]` true samples."""
         return wave
 
-    def _render_range(self, feed: StreamFeed, start: int, stop: int) -> torch.Tensor:
-        wave = self._waveform(feed.rows, 1, (stop - start) * self.hop_length)
-        with _Run(self, feed, Progress(), first_frame=start) as run:
-            for rows, window, total in chunking.batches(
-                [feed.available] * feed.rows, chunk=self.chunk_frames, halo=self.halo, start=start, stop=stop
-            ):
-                run(wave[:, 0], rows, window, total)
-        return wave
+    def _render_range(self, feed: StreamFeed, start: int, stop: int) -> Iterator[torch.Tensor]:
+        """The waveform of frames [start, stop), a chunk at a time."""
+        for chunk in chunking.windows(start, stop, chunk=self.chunk_frames, halo=self.halo, total=feed.available):
+            wave = self._waveform(feed.rows, 1, chunk.frames * self.hop_length)
+            with _Run(self, feed, Progress(), first_frame=chunk.start) as run:
+                for rows, window, total in chunking.batches(
+                    [feed.available] * feed.rows,
+                    chunk=self.chunk_frames,
+                    halo=self.halo,
+                    start=chunk.start,
+                    stop=chunk.stop,
+                ):
+                    run(wave[:, 0], rows, window, total)
+            yield wave
 
     def _waveform(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, device=self.device)

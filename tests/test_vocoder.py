@@ -108,6 +108,14 @@ def test_a_stream_keeps_only_what_it_needs() -> None:
     assert max(sizes) <= 2 * HALO + 7
 
 
+def test_a_stream_hands_out_a_long_piece_chunk_by_chunk() -> None:
+    vocoder = ToyVocoder(chunk_frames=8)
+    mel = toy.mel(2, 50)
+    waves = list(vocoder.stream([mel]))
+    assert max(wave.shape[-1] for wave in waves) <= 8 * vocoder.hop_length
+    torch.testing.assert_close(torch.cat(waves, dim=-1), vocoder.mel_to_waveform(mel))
+
+
 def test_an_empty_stream_gives_nothing() -> None:
     assert list(ToyVocoder().stream([])) == []
 
