@@ -98,11 +98,13 @@ def per_frame(run: Callable[[], object], frames: int, repeats: int) -> float:
 
 @torch.no_grad()
 def cost(repeats: int) -> None:
-    """The adapter's time beside that of the default BigVGAN's generator, fp32, on one core of this CPU.
+    """The adapter's time on one core of this CPU beside that of the default BigVGAN in fp32: eager, and its own engine.
 
     CPU time, so that a busy machine does not change it.
     """
-    from vendor.bigvgan import CONFIGS, BigVGAN
+    from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
+    from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
+    from distill_bigvgan.variants import DEFAULT_VARIANT, VARIANTS
 
     torch.set_num_threads(1)
     source, target = MelSpec.preset("distill-vae"), MelSpec.preset("bigvgan-44khz-128band-512x")
@@ -115,10 +117,14 @@ def cost(repeats: int) -> None:
         for parameter in generator.parameters():
             parameter.normal_(std=0.01)  # speed does not depend on the weights, but must not meet NaN
     generator.remove_weight_norm()
-    frames = 32
-    theirs = per_frame(lambda: generator(torch.randn(1, 128, frames)), frames, repeats)
+    variant = next(each for each in VARIANTS if each.name == DEFAULT_VARIANT)
     print("\n### Cost on this CPU, one thread, fp32, CPU time per target frame\n")
-    print(f"MelAdapter {1e3 * mine:.3f} ms, BigVGAN {1e3 * theirs:.1f} ms: {mine / theirs:.2%}")
+    print(f"MelAdapter {1e3 * mine:.3f} ms")
+    for engine, frames in (("eager", 32), ("auto", 256)):
+        vocoder = BigVGANVocoder(generator, variant, engine=engine)
+        mel = torch.randn(1, 128, frames) - 4.0
+        theirs = per_frame(lambda mel=mel, run=vocoder.mel_to_waveform: run(mel, check_format=False), frames, repeats)
+        print(f"BigVGAN, {vocoder.report().engine}: {1e3 * theirs:.1f} ms, of which that is {mine / theirs:.2%}")
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def varied(wave: np.ndarray, rng: np.random.Generator, other: np.ndarray) -> np.
         size = wave.size + tail.size
         echo = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)[: wave.size]
         wave = wave + echo * rng.uniform(0.05, 0.4) * wave.std() / max(echo.std(), 1e-12)
-    if rng.random() < 0.7:
+    if rng.random() < 0.4:
         # The hiss and rumble of a recording, of which espeak-ng and samples have less than life.
         background = coloured(rng, wave.size, rng.uniform(0, 1.2))
         wave = wave + 10 ** rng.uniform(-4.3, -2) * np.abs(wave).max() * background
@@ -201,8 +201,11 @@ def sounds(count: int, seed: int) -> Iterator[Sound]:
 
     def recorded() -> Sound:
         wave, rate = native[rng.integers(len(native))]
-        if rng.random() < 0.85:
+        if rng.random() < 0.45:
             wave = varied(wave, rng, any_of(read_aloud))
+        elif rng.random() < 0.6:
+            # At another speed, and else as it is: how sounds fade away into their own noise is to be learned.
+            wave = soxr.resample(wave, rate, rate / 2 ** rng.uniform(-0.4, 0.4))
         if rng.random() < 0.4 or wave.size < rate // 2:
             wave = cut(wave, rng)
         return wave[: 8 * rate], rate
@@ -224,7 +227,7 @@ def sounds(count: int, seed: int) -> Iterator[Sound]:
         return RATE if rng.random() < 0.5 else CD_RATE
 
     makers: dict[Callable[[], Sound], float] = {
-        spoken: 0.40, recorded: 0.32, synthetic_speech: 0.06, synthetic: 0.08, steady: 0.14,
+        spoken: 0.38, recorded: 0.42, synthetic_speech: 0.04, synthetic: 0.06, steady: 0.10,
     }  # fmt: skip
     for kind in rng.choice(len(makers), size=count, p=list(makers.values())):
         yield list(makers)[kind]()

@@ -27,10 +27,10 @@ from distill_core.mel.timing import FrameClock
 
 from . import material, recordings
 
-BIAS_WEIGHT = 4.0
+BIAS_WEIGHT, LEVEL_WEIGHT = 4.0, 0.3
 CROP = 32
 # Steps of the kernels, whose singular values are all about this, and of everything else: from nothing, and going on.
-RATES = {False: (0.02, 2e-3), True: (0.004, 5e-4)}
+RATES = {False: (0.02, 2e-3), True: (0.006, 7e-4)}
 
 
 class Pool:
@@ -97,13 +97,13 @@ class Batch:
         return replace(self, source=(self.source + sigma[:, None, None] * noise).clamp(min=0.0), sigma=sigma)
 
     def decoded(self) -> Batch:
-        """A third clean, most others with noise as decoders have it, some with less or more."""
+        """Nearly half of them clean, most others with noise as decoders have it, some with less or more."""
         size = len(self)
         sigma = torch.exp(torch.empty(size).uniform_(math.log(0.004), math.log(0.1)))
         common = torch.exp(torch.empty(size).uniform_(math.log(0.017), math.log(0.058)))
         kind = torch.rand(size)
-        sigma = torch.where(kind < 0.7, common, sigma)
-        sigma[kind < 0.35] = 0.0
+        sigma = torch.where(kind < 0.78, common, sigma)
+        sigma[kind < 0.45] = 0.0
         return self.noisy(sigma, torch.rand(size) < 0.85)
 
 
@@ -270,7 +270,8 @@ def error(made: Tensor, batch: Batch) -> Tensor:
     """Mean |Δ ln mel| of `[B, CROP, m]` against the truth; what is nearly silent counts less.
 
     The least such error is at the median, which in noise lies below the mean: so the mean error of what is heard
-    counts, too, of all clean crops together, and of those in little and in much noise.
+    counts, too, of all clean crops together, and of those in little and in much noise. And how loud a sound is, its few
+    strongest values decide, which count little in either: so each clean crop's level counts.
     """
     truth = batch.truth.transpose(1, 2)
     difference = made - truth
@@ -282,7 +283,9 @@ def error(made: Tensor, batch: Batch) -> Tensor:
         count = alike.sum()
         mean = (difference * alike).sum() / count.clamp(min=1.0)
         loss = loss + BIAS_WEIGHT * mean.square() * count / heard.sum().clamp(min=1.0)
-    return loss
+    clean = (batch.sigma == 0) & heard.any(dim=2).any(dim=1)
+    levels = [0.5 * torch.logsumexp(2.0 * mel[clean].flatten(1), dim=1) for mel in (made, truth)]
+    return loss + LEVEL_WEIGHT * (levels[0] - levels[1]).abs().sum() / len(batch)
 
 
 @torch.no_grad()

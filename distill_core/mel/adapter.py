@@ -175,7 +175,7 @@ class MelAdapter:
         near = slice(None) if self._net is None else refinement.looked_at(mel.shape[2])
         index_near = index - (near.start or 0)
         values = band_values(mel[:, :, near], self.source)
-        bands, tones = self._conversion(values)
+        bands, tones = self._conversion(values, tones_only=self._net is not None)
         analytic = finish(_between(bands, index_near, phase), self.target)
         if self._net is None:
             return analytic
