@@ -35,7 +35,7 @@ BLOCK = 8
 FARTHEST = -119
 MEANS = ((-31, 16), (-15, 16), (-31, -8), (9, 16), (-63, 16), (-63, -32), (FARTHEST, AFTER), (FARTHEST, -64))
 # Target frames that the networks see at once: what one layer makes of them stays in a core's cache.
-_TOGETHER = 64
+_AT_ONCE = 64
 # Bands that are looked at together where the question is how much noise there is.
 TOGETHER = 5
 # How unsteady the quietest bands of a mel without noise are at most, and those of one with noise at least.
@@ -77,10 +77,11 @@ class Refinement(nn.Module):
         """
         inputs = seen.inputs(phase)
         correction = inputs.new_zeros(inputs.shape[0], inputs.shape[2])
+        at_once = _AT_ONCE if inputs.device.type == "cpu" else len(inputs)
         for net, share in ((self.steady, 1.0 - seen.noise), (self.noisy, seen.noise)):
-            asked = share.nonzero()[:, 0]
-            for rows in asked.split(_TOGETHER if asked.device.type == "cpu" else len(share)) if len(asked) else ():
-                correction = correction.index_add(0, rows, share[rows, None] * net(inputs[rows]).to(correction.dtype))
+            for rows in share.nonzero()[:, 0].split(at_once):
+                if len(rows):
+                    correction.index_add_(0, rows, share[rows, None] * net(inputs[rows]).to(correction.dtype))
         return correction
 
 
