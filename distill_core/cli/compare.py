@@ -33,9 +33,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--title", default="Vocoders compared", help="the report's heading")
     parser.add_argument(
         "--audio",
-        choices=("flac", "opus", "none"),
-        default="flac",
-        help="the report's sounds: lossless, a quarter of the size, or none (default: flac)",
+        choices=("wav", "opus", "none"),
+        default="wav",
+        help="the report's sounds: lossless, small, or none (default: wav)",
     )
     parser.add_argument("--no-audio", dest="audio", action="store_const", const="none", help="same as --audio none")
     parser.add_argument(

@@ -13,12 +13,15 @@ for (const file of document.querySelectorAll(".file")) {
       for (const head of heads) head.style.transform = `translateX(${100 * share}%)`;
       if (!player.paused) requestAnimationFrame(move);
     };
+    let chosen = false; // whether somebody has said where to begin; if not, it goes on where the other one was
+    player.addEventListener("seeking", () => (chosen ||= player.paused));
     player.addEventListener("play", () => {
       for (const other of document.querySelectorAll("audio")) {
         if (other === player || other.paused) continue;
-        if (players.includes(other)) player.currentTime = other.currentTime;
+        if (players.includes(other) && !chosen) player.currentTime = other.currentTime;
         other.pause();
       }
+      chosen = false;
       card.classList.add("playing");
       move();
     });
@@ -28,6 +31,7 @@ for (const file of document.querySelectorAll(".file")) {
       plane.addEventListener("click", (event) => {
         const box = plane.getBoundingClientRect();
         player.currentTime = ((event.clientX - box.left) / box.width) * (player.duration || 0);
+        chosen = true;
         player.play();
       });
     }

@@ -27,7 +27,7 @@ def write(
     comparison: Comparison,
     path: str | os.PathLike[str],
     *,
-    audio: Audio = "flac",
+    audio: Audio = "wav",
     title: str = "Vocoders compared",
     overwrite: bool = False,
 ) -> int:
@@ -35,7 +35,7 @@ def write(
 
     Args:
         path: an .html file.
-        audio: "flac" (16 bits, nothing lost), "opus" (about a quarter of that), "none".
+        audio: "wav" (16 bits, nothing lost), "opus" (about an eighth of that), "none".
         title: its heading.
         overwrite: replace a file that is there.
 
@@ -68,7 +68,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: exists already. Use --force to overwrite it.")
 
 
-def page(comparison: Comparison, *, audio: Audio = "flac", title: str = "Vocoders compared") -> str:
+def page(comparison: Comparison, *, audio: Audio = "wav", title: str = "Vocoders compared") -> str:
     """The report as HTML. Nothing in it asks for anything from outside, and its policy forbids it."""
     style = Style(audio, _pictures_missing() is None)
     css, script = _file("report.css"), _file("report.js")

@@ -9,13 +9,15 @@ import torch
 
 from ..resample import resample
 
-Audio = Literal["flac", "opus", "none"]
+Audio = Literal["wav", "opus", "none"]
 _HIGHEST_RATE = 48_000
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 
 
 def encode(wave: torch.Tensor, sample_rate: int, kind: Audio) -> tuple[str, bytes]:
-    """(media type, file) of [samples]: FLAC of 16 bits, or Opus in Ogg; at most 48 kHz.
+    """(media type, file) of [samples]: WAV of 16 bits, or Opus in Ogg; at most 48 kHz.
+
+    Not FLAC, half as large: Chromium cannot seek in the last five blocks of one, and a short file has no others.
 
     Raises:
         MissingDependencyError: soundfile is not installed.
@@ -30,5 +32,5 @@ def encode(wave: torch.Tensor, sample_rate: int, kind: Audio) -> tuple[str, byte
     if kind == "opus":
         _soundfile().write(file, samples, rate, format="OGG", subtype="OPUS")
         return "audio/ogg; codecs=opus", file.getvalue()
-    _soundfile().write(file, samples, rate, format="FLAC", subtype="PCM_16")
-    return "audio/flac", file.getvalue()
+    _soundfile().write(file, samples, rate, format="WAV", subtype="PCM_16")
+    return "audio/wav", file.getvalue()

@@ -140,14 +140,49 @@ def test_every_player_plays_and_hands_over_to_the_next(browser, report: Path) ->
     moved = "getComputedStyle(document.querySelectorAll('.card.playable .head')[1]).transform !== 'none'"
     assert wait(browser, moved)
 
+    # Who says where to begin begins there, whatever plays meanwhile.
+    browser.execute_script("""
+        const [, playing, next] = document.querySelectorAll("audio");
+        const plane = next.closest(".card").querySelector(".plane"), box = plane.getBoundingClientRect();
+        playing.currentTime = 0;
+        playing.play();
+        plane.dispatchEvent(new MouseEvent("click", {clientX: box.left + box.width / 2}));
+    """)
+    wait(browser, "document.querySelectorAll('audio')[2].ended")
+    begun = browser.execute_script("return document.querySelectorAll('audio')[2].played.start(0)")
+    assert begun == pytest.approx(0.6, abs=0.01)
+    assert browser.execute_script("return document.querySelectorAll('audio')[1].paused")
+
     for index in range(count):
         player = f"document.querySelectorAll('audio')[{index}]"
         browser.execute_script(f"{player}.currentTime = 0; {player}.play()")
-        wait(browser, f"{player}.currentTime > 0.2")
-        assert browser.execute_script(f"return {player}.error") is None
         wait(browser, f"{player}.ended")
+        assert browser.execute_script(f"return {player}.played.start(0)") == 0
+        assert browser.execute_script(f"return {player}.error && {player}.error.message") is None
     others = browser.execute_script("return [...document.querySelectorAll('audio')].filter((each) => !each.paused)")
     assert others == []
+
+
+def test_every_player_goes_to_any_place(browser, report: Path) -> None:
+    visit(browser, report, "desk", "light")
+    wait(browser, "[...document.querySelectorAll('audio')].every((each) => each.duration > 0.4)")
+    places = """
+        const done = arguments[0];
+        const go = (player, at) => new Promise((resolve) => {
+          player.onseeked = () => resolve([]);
+          player.onerror = () => { player.onerror = null; resolve([[at, player.error.message]]); };
+          player.currentTime = at;
+        });
+        const all = async () => {
+          const failed = [];
+          for (const player of document.querySelectorAll("audio"))
+            for (let place = 19; place >= 0 && !player.error; place--)
+              failed.push(...await go(player, (player.duration * place) / 20));
+          return failed;
+        };
+        all().then(done, (error) => done(String(error)));
+    """
+    assert browser.execute_async_script(places) == []
 
 
 def test_a_click_or_a_key_sorts(browser, report: Path) -> None:

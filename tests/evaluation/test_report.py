@@ -164,7 +164,7 @@ def test_sounds_are_the_sounds(comparison: Comparison, text: str) -> None:
     assert len(players) == len(waves) == 9
     for player, (wave, rate) in zip(players, waves, strict=True):
         kind, data = content(player["src"])
-        assert (kind, player["preload"]) == ("audio/flac", "metadata") and player["aria-label"]
+        assert (kind, player["preload"]) == ("audio/wav", "metadata") and player["aria-label"]
         played, at = soundfile.read(io.BytesIO(data), dtype="float32")
         assert at == rate
         assert np.abs(played - wave.clamp(-1, 1).numpy()).max() <= 1 / 32768
@@ -270,11 +270,11 @@ def test_tables_have_heads_and_parts_have_names(text: str) -> None:
 
 def test_the_size_is_that_of_the_file_and_smaller_without_sounds(comparison: Comparison, tmp_path: Path) -> None:
     sizes = {}
-    for audio in ("flac", "opus", "none"):
+    for audio in ("wav", "opus", "none"):
         target = tmp_path / f"{audio}.html"
         sizes[audio] = write(comparison, target, audio=audio)
         assert target.stat().st_size == sizes[audio]
-    assert sizes["flac"] > sizes["opus"] > sizes["none"]
+    assert sizes["wav"] > sizes["opus"] > sizes["none"]
     assert not Page((tmp_path / "none.html").read_text()).all("audio")
 
 
