@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,14 @@ SPEECH = Path(__file__).with_name("speech.flac")
 
 def write_examples(folder: Path) -> dict[str, Path]:
     """Name -> file in `folder`, in the order in which to offer them."""
-    from ..audio import write_audio
+    from ..audio import read_audio, write_audio
 
     found: dict[str, Path] = {}
     folder.mkdir(parents=True, exist_ok=True)
     if SPEECH.is_file():  # a link where links are not to be had (a checkout on Windows) is no sound
-        found["Spoken sentence"] = Path(shutil.copyfile(SPEECH, folder / SPEECH.name))
+        wave, rate = read_audio(SPEECH)
+        write_audio(folder / "speech.wav", wave, rate, overwrite=True)  # Chromium cannot seek to the end of a FLAC
+        found["Spoken sentence"] = folder / "speech.wav"
     for name, file, wave in (("Sung vowel", "vowel.wav", vowel()), ("Stereo bells", "bells.wav", bells())):
         path = folder / file
         write_audio(path, wave, RATE, overwrite=True)
