@@ -57,6 +57,7 @@ class Vector:
     """
 
     TYPE = ir.VectorType(ir.FloatType(), LANES)
+    _BITS, _HALF_OF_THEM = (ir.VectorType(ir.IntType(bits), LANES) for bits in (32, 16))
 
     def __init__(self, builder: Any, value: Any) -> None:
         self._builder = builder
@@ -87,6 +88,27 @@ class Vector:
         self._builder.store(self.value, self._place(self._builder, address, step, row), align=4)
 
     @classmethod
+    def at_bf16(cls, builder: Any, address: Any) -> Vector:
+        """What is in memory there as bfloat16."""
+        half = builder.load(builder.inttoptr(address, cls._HALF_OF_THEM.as_pointer()))
+        half.align = 2
+        bits = builder.shl(builder.zext(half, cls._BITS), cls._bits(16))
+        return cls(builder, builder.bitcast(bits, cls.TYPE))
+
+    def store_bf16(self, address: Any) -> None:
+        """Write it there, rounded to bfloat16, ties to even."""
+        builder = self._builder
+        bits = builder.bitcast(self.value, self._BITS)
+        odd = builder.and_(builder.lshr(bits, self._bits(16)), self._bits(1))
+        rounded = builder.lshr(builder.add(bits, builder.add(odd, self._bits(0x7FFF))), self._bits(16))
+        place = builder.inttoptr(address, self._HALF_OF_THEM.as_pointer())
+        builder.store(builder.trunc(rounded, self._HALF_OF_THEM), place, align=2)
+
+    @classmethod
+    def _bits(cls, value: int) -> Any:
+        return ir.Constant(cls._BITS, [value] * LANES)
+
+    @classmethod
     def _place(cls, builder: Any, address: Any, step: Any, row: int) -> Any:
         if row:
             address = builder.add(address, builder.mul(step, ir.Constant(ir.IntType(64), row)))
@@ -106,6 +128,10 @@ class Vector:
         signature = ir.FunctionType(self.TYPE, [self.TYPE])
         function = cgutils.get_or_insert_function(self._builder.module, signature, f"llvm.rint.v{LANES}f32")
         return Vector(self._builder, self._builder.call(function, [self.value]))
+
+    def where(self, condition: Any, other: Vector) -> Vector:
+        """These lanes if the condition, one for all, is true, else the other's."""
+        return Vector(self._builder, self._builder.select(condition, self.value, other.value))
 
     def leaky(self, slope: Vector) -> Vector:
         """Times `slope` where it is below 0."""

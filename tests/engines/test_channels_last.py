@@ -30,6 +30,7 @@ from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
 from distill_hifigan.plugin import CARD as HIFIGAN_CARD
 from tests.checkpoints import bigvgan_config
 from tests.conformance.generator_checks import random_mel, randomise
+from tests.engines import gpu_models
 
 FP32, BF16 = 1e-5, 1e-2
 
@@ -301,6 +302,50 @@ def test_the_activation_in_torch(length: int, monkeypatch: pytest.MonkeyPatch) -
         rows = x[0].t().contiguous()
         ours = matmul_snake.MatmulSnake(activation)(rows, torch.empty_like(rows)).t()
         torch.testing.assert_close(ours, activation(x)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 24, 40, 70, 768])
+def test_the_compiled_activation_in_any_shape(channels: int) -> None:
+    from distill_bigvgan._vendor.bigvgan.activation import Activation1d, SnakeBeta
+    from distill_bigvgan.engines import snake_kernels
+
+    activation = Activation1d(SnakeBeta(channels, logscale=True))
+    torch.nn.init.normal_(activation.act.alpha, std=0.5)
+    torch.nn.init.normal_(activation.act.beta, std=0.5)
+    snake = wiring.FusedSnake(activation)
+    tile = max(snake_kernels.LEAST_ROWS, snake_kernels.VALUES // channels)
+    with torch.inference_mode():
+        for length in (1, 2, 3, 5, 6, 7, 23, 24, 25, 47, 48, 49, tile - 1, tile, tile + 1, 20 * 24 + 3):
+            x, branch = random_mel(channels, length), random_mel(channels, length).mul(0.5).bfloat16()
+            rows = x[0].t().contiguous()
+            out, around_out = _framed(length, channels, torch.float32)
+            torch.testing.assert_close(snake(rows, out).t(), activation(x)[0], rtol=1e-5, atol=1e-5)
+            half, around_half = _framed(length, channels, torch.bfloat16)
+            torch.testing.assert_close(
+                snake(rows.bfloat16(), half).t().float(), activation(x.bfloat16().float())[0], rtol=5e-3, atol=1e-3
+            )
+            total, around_total = _framed(length, channels, torch.float32)
+            snake.after(rows, branch[0].t().contiguous(), total, half)
+            assert torch.equal(total.t(), x[0] + branch[0])
+            torch.testing.assert_close(half.t().float(), activation(total.t()[None])[0], rtol=5e-3, atol=1e-3)
+            for each in (around_out, around_half, around_total):
+                assert each[[0, -1]].isnan().all()  # nothing beside it was written
+
+
+def _framed(length: int, channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to write to, and all of them, with a row of NaN before and behind."""
+    frame = torch.full((length + 2, channels), torch.nan, dtype=dtype)
+    return frame[1:-1], frame
+
+
+def test_filters_of_ones_own_run_in_torch() -> None:
+    model = gpu_models.tiny()
+    model.activation_post.upsample.filter[0, 0, 2] += 1e-3
+    fast = wiring.build(model, torch.float32)
+    assert "filters are not symmetric" in str(fast.notes)
+    mel = gpu_models.mel(model, 1, 9)
+    with torch.inference_mode():
+        assert relative(fast.run(mel), model(mel)[:, 0]) <= FP32
 
 
 def test_a_numba_that_fails_is_told_and_done_without(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from distill_core.engines.channels_last import Conv, TransposedConv
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
 
-from .._vendor.bigvgan.activation import REACH
+from .._vendor.bigvgan.activation import REACH, Activation1d
 from .matmul_snake import MatmulSnake
 
 if TYPE_CHECKING:
@@ -31,18 +31,14 @@ class FusedSnake:
     def __init__(self, activation: Any) -> None:
         from distill_core.engines.kernels import LANES
 
-        from . import snake_kernels
-
         frequency, amplitude = activation.act.coefficients()
         self.channels = frequency.numel()
-        rows = snake_kernels.group(self.channels)
-        # sin² has period pi, which the kernel counts in
-        self._parameters = rows * self.channels
         reach = (0, LANES)  # of the kernel's last vector
-        self._frequency = F.pad((frequency.detach().double().flatten() / math.pi).float().repeat(rows), reach)
-        self._amplitude = F.pad(amplitude.detach().flatten().float().repeat(rows), reach)
-        self._up = activation.upsample.filter.detach().flatten().float().contiguous()
-        self._down = activation.downsample.lowpass.filter.detach().flatten().float().contiguous()
+        # The kernel counts in periods of sin², pi, and sees the signal in between divided by the root of 2.
+        root = math.sqrt(2)
+        self._frequency = F.pad((frequency.detach().double().flatten() * root / math.pi).float(), reach)
+        self._amplitude = F.pad((amplitude.detach().double().flatten() / root).float(), reach)
+        self._taps = (activation.upsample.filter.detach().double().flatten()[:6] * root).float()
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         self._run("fp32" if x.dtype == torch.float32 else "bf16", x, None, None, out)
@@ -64,11 +60,9 @@ class FusedSnake:
                 out.data_ptr(),
                 self._frequency.data_ptr(),
                 self._amplitude.data_ptr(),
-                self._up.data_ptr(),
-                self._down.data_ptr(),
+                self._taps.data_ptr(),
                 length,
                 channels,
-                self._parameters,
             ],
             dtype=np.int64,
         )
@@ -79,7 +73,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
     config = model.config
     count = len(config.block_kernels)
-    snake, notes = _snake(dtype)
+    snake, notes = _snake(model, dtype)
     convolutions = winograd.Convolutions()
 
     def conv(module: Any) -> Conv:
@@ -117,7 +111,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     return Fast(stack, (*notes, *convolutions.notes))
 
 
-def _snake(dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, ...]]:
+def _snake(model: BigVGAN, dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, ...]]:
     """The fastest activation that works here, and why it is not a faster one."""
 
     def prepare() -> None:
@@ -126,7 +120,15 @@ def _snake(dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, 
         for kernel in snake_kernels.needed(half=dtype == torch.bfloat16):
             snake_kernels.KERNELS.address(kernel)
 
-    missing = compiled.why_not(prepare)
+    if not all(_has_one_filter(each) for each in model.modules() if isinstance(each, Activation1d)):
+        missing: str | None = "the checkpoint's filters are not symmetric, or those for up and down are not the same."
+    else:
+        missing = compiled.why_not(prepare)
     if missing is None:
         return FusedSnake, ()
     return MatmulSnake, (f"The activation runs in plain torch, which is slower: {missing}",)
+
+
+def _has_one_filter(activation: Activation1d) -> bool:
+    up, down = (each.filter.flatten() for each in (activation.upsample, activation.downsample.lowpass))
+    return torch.equal(up, down) and torch.equal(up, up.flip(0))

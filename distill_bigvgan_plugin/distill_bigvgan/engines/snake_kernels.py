@@ -1,15 +1,17 @@
 """The anti-aliased snake activation as compiled kernels, by numba: one pass over memory.
 
-With f the 12 taps and x clamped at its ends, the doubled signal is
+With f the 12 taps of both filters, f[k] = f[11 - k], and x clamped at its ends, the doubled signal is
 
-    u[2q]     = 2 * sum_j f[11 - 2j] x[q - 3 + j]        j = 0..5
-    u[2q + 1] = 2 * sum_j f[10 - 2j] x[q - 2 + j]
+    u[2q]     = 2 * sum_j f[2j] x[q - 3 + j]             j = 0..5
+    u[2q + 1] = 2 * sum_j f[2j + 1] x[q - 2 + j]
     v         = u + amplitude * sin^2(frequency * u)
     y[q]      = sum_k f[k] v[2q + k - 5]                 k = 0..11, v clamped at its ends
 
-A tile of rows is kept in the cache: its x as fp32, v's even and odd positions apart, then y. All loops
-run along memory, over channels, or over rows and channels at once where channels are few. Arithmetic is
-fp32 throughout; bfloat16 enters and leaves as its 16 bits.
+What is computed is v divided by the root of 2, with taps as many times larger: both filters are the same six then.
+
+A tile is kept in the cache as fp32: its x, then y. A few channels of it are gone through from the first row to the
+last, what is needed of v's last positions being kept in registers. Arithmetic is fp32 throughout; bfloat16 enters and
+leaves as its 16 bits.
 
 The descriptor of `kernels` holds the `D_…` below.
 """
@@ -17,123 +19,138 @@ The descriptor of `kernels` holds the `D_…` below.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, pointer, take_next
 
-D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_UP, D_DOWN = range(9)
-D_LENGTH, D_CHANNELS, D_PARAMETERS = range(9, 12)
-DESCRIPTOR = 12
+D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_TAPS = range(8)
+D_LENGTH, D_CHANNELS = range(8, 10)
+DESCRIPTOR = 10
 
-ROWS = 64
-"""Rows of a tile."""
-COLUMNS = 128
-"""Channels of a tile; fewer than this are never split."""
-_LEAST_RUN = 128
+VALUES, TILES, LEAST_ROWS = 1 << 15, 16, 24
+"""Of a tile: about so many, or fewer for so many tiles to come about, in so many rows at least."""
 
-
-
-def group(channels: int) -> int:
-    """Rows whose channels are looped over at once: as many as make a loop worth vectorising."""
-    return 1 if channels >= _LEAST_RUN // 2 else -(-_LEAST_RUN // channels)
+_PERIOD = 6
+"""Rows after which what is kept of v lies in the registers as it did before."""
+_AROUND = 6
+"""Rows of x before a tile's and after it that its y depends on."""
 
 
-@intrinsic
-def _bits(typing, value):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
+def _exact(array: Any) -> bool:
+    """Whether an array, by its type, holds fp32 and not the bits of bfloat16."""
+    return isinstance(array.dtype, types.Float)
 
 
 @intrinsic
-def _float(typing, value):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.uint32), generate
-
-
-def _load(value):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_load, inline="always")
-def _load_overload(value):
-    if isinstance(value, types.Float):
-        return lambda value: value
-    return lambda value: _float(np.uint32(value) << np.uint32(16))
-
-
-def _rounded(value, like):
-    raise NotImplementedError("compiled only")
-
-
-@overload(_rounded, inline="always")
-def _rounded_overload(value, like):
-    """To the nearest bfloat16, ties to even."""
-    if isinstance(like.dtype, types.Float):
-        return lambda value, like: value
-
-    def to_bf16(value, like):
-        bits = _bits(value)
-        return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-
-    return to_bf16
-
-
-# sin^2(pi sqrt(y)) / y over 0 <= y <= 1/4, least squares at Chebyshev nodes: good to 2e-7. The highest power first.
-_SIN_SQUARED = (
-    0.7419801213276097,
-    -3.913077712618829,
-    13.206610352070026,
-    -30.121754360250904,
-    42.72838511692426,
-    -32.46969664558595,
-    9.869604400158666,
-)
-
-
-@intrinsic
-def _v_of_lanes(typing, x, step, frequency, amplitude, v, filter_):
-    """`LANES` values of v, to the address `v`, from x at the address `x` and `step`, `2 * step` … bytes behind it."""
+def _read(typing, x, branch, source, added, target):
+    """`LANES` values of x, plus those of a branch in bfloat16 if there is one, from and to these addresses."""
 
     def generate(context, builder, signature, arguments):
-        x, step, frequency, amplitude, v, filter_ = arguments
-        taps = [Vector.every(builder, tap) for tap in cgutils.unpack_tuple(builder, filter_)]
-        terms = [tap * Vector.at(builder, x, step, k) for k, tap in enumerate(taps)]
-        u = functools.reduce(Vector.__add__, terms)
-        turns = u * Vector.at(builder, frequency)
-        rest = turns - turns.rounded()
-        y = rest * rest
-        powers = [Vector.constant(builder, factor) for factor in _SIN_SQUARED]
-        sine = functools.reduce(lambda sum_, factor: sum_ * y + factor, powers) * y
-        (u + Vector.at(builder, amplitude) * sine).store(v)
+        _, _, source, added, target = arguments
+        value = Vector.at(builder, source) if _exact(x) else Vector.at_bf16(builder, source)
+        if not isinstance(branch, types.NoneType):
+            value += Vector.at_bf16(builder, added)
+        value.store(target)
         return context.get_dummy_value()
 
-    address = types.int64
-    return types.void(address, address, address, address, address, filter_), generate
+    return types.void(x, branch, *[types.int64] * 3), generate
 
 
-@numba.njit(**OPTIONS)
-def _half_of_v(x, first, n, rows, group, filter_, frequency, amplitude, v, to):
-    """Every second position of v: `rows` rows of n channels from row `to`, from x's rows from `first`.
+@intrinsic
+def _write(typing, out, source, target):
+    """`LANES` values of fp32 into `out`, from and to these addresses."""
 
-    Vectors reach beyond the rows where these do not fill them, there and in all that is read.
+    def generate(context, builder, signature, arguments):
+        _, source, target = arguments
+        value = Vector.at(builder, source)
+        if _exact(out):
+            value.store(target)
+        else:
+            value.store_bf16(target)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, types.int64), generate
+
+
+# sin^2(pi sqrt(y)) / y over 0 <= y <= 1/4, least squares at Chebyshev nodes, the highest power first: sin^2 is good to
+# 2e-8, and to 8e-5 where what comes of it is rounded to bfloat16.
+_SIN_SQUARED = (
+    -3.3565926215407536,
+    13.050098920170726,
+    -30.101465841294555,
+    42.727196336515924,
+    -32.46967117172002,
+    9.869604311707741,
+)
+_SIN_SQUARED_FOR_BF16 = (-24.166442427963972, 41.83057945145165, -32.42560859054849, 9.869263674025536)
+
+
+@intrinsic
+def _strip(typing, out, x, made, step, rows, first, length, frequency, amplitude, taps):
+    """y of `LANES` channels, as exact as the type of `out` is.
+
+    All but the numbers of rows and the taps are addresses or bytes. `x` is three rows before row `first` of the
+    signal, which may lie before its beginning; v is computed for `rows` rows from there, and a few more, and y of
+    three rows before each, to `made` row by row.
     """
-    f, a = frequency.ctypes.data, amplitude.ctypes.data
-    for row in range(0, rows, group):
-        values = min(group, rows - row) * n
-        source = x.ctypes.data + (first + row) * n * 4
-        target = v.ctypes.data + (to + row) * n * 4
-        for i in range(0, values * 4, LANES * 4):
-            _v_of_lanes(source + i, n * 4, f + i, a + i, target + i, filter_)
+    powers = _SIN_SQUARED if _exact(out) else _SIN_SQUARED_FOR_BF16
+
+    def generate(context, builder, signature, arguments):
+        _, x, made, step, rows, first, length, frequency, amplitude, taps = arguments
+        half = [Vector.every(builder, tap) for tap in cgutils.unpack_tuple(builder, taps)]
+        filter_ = [*half, *half[::-1]]
+        frequency, amplitude = Vector.at(builder, frequency), Vector.at(builder, amplitude)
+        factors = [Vector.constant(builder, power) for power in powers]
+
+        def number(value: int) -> Any:
+            return ir.Constant(ir.IntType(64), value)
+
+        def activated(seen: list[Vector], taps: list[Vector]) -> Vector:
+            """v."""
+            terms = list(zip(seen, taps, strict=True))
+            u = _sum(terms[:3]) + _sum(terms[3:])  # two short sums wait less for one another than a long one
+            turns = u * frequency
+            rest = turns - turns.rounded()
+            y = rest * rest
+            return u + amplitude * (functools.reduce(lambda sum_, factor: sum_ * y + factor, factors) * y)
+
+        before = builder.neg(first)
+        behind = builder.sub(length, first)
+        kept = [cgutils.alloca_once(builder, Vector.TYPE) for _ in range(2 * _PERIOD)]
+        for place in kept:
+            builder.store(Vector.constant(builder, 0.0).value, place)
+        rounds = builder.sdiv(builder.add(rows, number(_PERIOD - 1)), number(_PERIOD))
+        with cgutils.for_range(builder, rounds) as loop:
+            v = [Vector(builder, builder.load(place)) for place in kept]
+            for i in range(_PERIOD):
+                row = builder.add(builder.mul(loop.index, number(_PERIOD)), number(i))
+                # Before its first position v is what it is there, and behind its last.
+                early = builder.icmp_signed("<", row, before)
+                late = builder.icmp_signed(">=", row, behind)
+                here = builder.add(x, builder.mul(builder.select(early, before, row), step))
+                seen = [Vector.at(builder, here, step, k) for k in range(7)]
+                even = v[-1].where(late, activated(seen[:6], filter_[::2]))
+                odd = even.where(builder.or_(early, late), activated(seen[1:], filter_[1::2]))
+                span = [*v[1:], even]
+                y = _sum([(one + other, tap) for one, other, tap in zip(span, span[::-1], half, strict=False)])
+                y.store(builder.add(made, builder.mul(row, step)))
+                v = [*v[2:], even, odd]
+            for value, place in zip(v, kept, strict=True):
+                builder.store(value.value, place)
+        return context.get_dummy_value()
+
+    return types.void(out, *[types.int64] * 8, taps), generate
+
+
+def _sum(terms: list[tuple[Vector, Vector]]) -> Vector:
+    return functools.reduce(Vector.__add__, [value * tap for value, tap in terms])
 
 
 @numba.njit(**OPTIONS)
@@ -143,104 +160,91 @@ def _copy_row(rows, n, source, to):
 
 
 @numba.njit(**OPTIONS)
-def _read(x, branch, start, m, d):
-    s = x[start : start + m]
-    if branch is None:
+def _take(x, branch, start, m, target):
+    """m values of x, plus those of the branch, from `start` to an address."""
+    if m < LANES:
+        few, more = np.zeros(LANES, x.dtype), np.zeros(LANES, np.uint16)
         for i in range(m):
-            d[i] = _load(s[i])
-    else:
-        b = branch[start : start + m]
-        for i in range(m):
-            d[i] = _load(s[i]) + _load(b[i])
+            few[i] = x[start + i]
+            if branch is not None:
+                more[i] = branch[start + i]
+        _read(few, None if branch is None else more, few.ctypes.data, more.ctypes.data, target)
+        return
+    source = x.ctypes.data + start * x.itemsize
+    added = 0 if branch is None else branch.ctypes.data + start * 2
+    for i in range(0, m, LANES):
+        at = min(i, m - LANES)
+        _read(x, branch, source + at * x.itemsize, added + at * 2, target + at * 4)
 
 
 @numba.njit(**OPTIONS)
-def _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, descriptor):
+def _put(source, out, start, m):
+    """m values of fp32 from an address into `out`, from `start`."""
+    if m < LANES:
+        few = np.zeros(LANES, out.dtype)
+        _write(few, source, few.ctypes.data)
+        for i in range(m):
+            out[start + i] = few[i]
+        return
+    target = out.ctypes.data + start * out.itemsize
+    for i in range(0, m, LANES):
+        at = min(i, m - LANES)
+        _write(out, source + at * 4, target + at * out.itemsize)
+
+
+@numba.njit(**OPTIONS)
+def _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, descriptor):
     """y of x, or of x + branch, which then is written to `total`. Flat arrays of length * channels."""
-    across = (channels + COLUMNS - 1) // COLUMNS
-    along = (length + ROWS - 1) // ROWS
-    width = min(COLUMNS, channels)
-    xs = np.zeros((ROWS + 12) * width + LANES, np.float32)
-    even = np.empty((ROWS + 6) * width + LANES, np.float32)
-    odd = np.empty((ROWS + 6) * width + LANES, np.float32)
-    two = np.float32(2.0)
-    to_even = (two * up[11], two * up[9], two * up[7], two * up[5], two * up[3], two * up[1])
-    to_odd = (two * up[10], two * up[8], two * up[6], two * up[4], two * up[2], two * up[0])
-    k0, k1, k2, k3, k4, k5 = down[0], down[1], down[2], down[3], down[4], down[5]
-    k6, k7, k8, k9, k10, k11 = down[6], down[7], down[8], down[9], down[10], down[11]
+    rows = max(LEAST_ROWS, min(VALUES // channels, length // TILES))
+    # Rows, what the last round of a strip goes beyond them, and its last vector.
+    xs = np.zeros((rows + 2 * _AROUND + _PERIOD) * channels + LANES, np.float32)
+    made = np.empty((rows + _AROUND + _PERIOD) * channels + LANES, np.float32)
+    seen, row = xs.ctypes.data, channels * 4
     while True:
-        tile = take_next(descriptor)
-        if tile >= along * across:
+        q0 = take_next(descriptor) * rows
+        if q0 >= length:
             break
-        c0 = tile % across * COLUMNS
-        n = min(COLUMNS, channels - c0)
-        whole_rows = n == channels
-        q0 = tile // across * ROWS
-        q1 = min(length, q0 + ROWS)
+        q1 = min(length, q0 + rows)
 
-        # x from row q0 - 6 to q1 + 5, its ends replicated
-        lo, hi = q0 - 6, q1 + 6
+        # x with what its y depends on, the signal's ends replicated
+        lo, hi = q0 - _AROUND, q1 + _AROUND
         first, last = max(lo, 0), min(hi, length)
-        if whole_rows:
-            m = (last - first) * n
-            _read(x, branch, first * n, m, xs[(first - lo) * n : (first - lo) * n + m])
-        else:
-            for q in range(first, last):
-                _read(x, branch, q * channels + c0, n, xs[(q - lo) * n : (q - lo + 1) * n])
+        _take(x, branch, first * channels, (last - first) * channels, seen + (first - lo) * row)
         for q in range(lo, first):
-            _copy_row(xs, n, first - lo, q - lo)
+            _copy_row(xs, channels, first - lo, q - lo)
         for q in range(last, hi):
-            _copy_row(xs, n, last - 1 - lo, q - lo)
+            _copy_row(xs, channels, last - 1 - lo, q - lo)
         if total is not None:
-            for q in range(q0, q1):
-                start = q * channels + c0
-                s, d = xs[(q - lo) * n : (q - lo + 1) * n], total[start : start + n]
-                for i in range(n):
-                    d[i] = s[i]
+            _put(seen + _AROUND * row, total, q0 * channels, (q1 - q0) * channels)
 
-        # v from row q0 - 3 to q1 + 2, its ends replicated
-        p0, p1 = max(q0 - 3, 0), min(q1 + 3, length)
-        skip = p0 - (q0 - 3)
-        f, a = frequency[c0:], amplitude[c0:]
-        _half_of_v(xs, skip, n, p1 - p0, group, to_even, f, a, even, skip)
-        _half_of_v(xs, skip + 1, n, p1 - p0, group, to_odd, f, a, odd, skip)
-        for row in range(skip):
-            _copy_row(even, n, skip, row)
-            for i in range(n):
-                odd[row * n + i] = even[skip * n + i]
-        end = skip + p1 - p0
-        for row in range(end, q1 - q0 + 6):
-            _copy_row(odd, n, end - 1, row)
-            for i in range(n):
-                even[row * n + i] = odd[(end - 1) * n + i]
+        # Where the channels are no multiple of `LANES`, the last strip goes over some of the one before again; where
+        # they are fewer than that, over the next row, whose own values come later.
+        for i in range(0, channels, LANES):
+            c = max(0, min(i, channels - LANES))
+            _strip(
+                out,
+                seen + c * 4,
+                made.ctypes.data + c * 4,
+                row,
+                q1 - q0 + _AROUND,
+                q0 - _AROUND // 2,
+                length,
+                frequency.ctypes.data + c * 4,
+                amplitude.ctypes.data + c * 4,
+                taps,
+            )
 
-        step = q1 - q0 if whole_rows else 1
-        m = step * n
-        for row in range(0, q1 - q0, step):
-            s = row * n
-            o0, o1, o2 = odd[s : s + m], odd[s + n : s + n + m], odd[s + 2 * n : s + 2 * n + m]
-            e1, e2 = even[s + n : s + n + m], even[s + 2 * n : s + 2 * n + m]
-            s += 3 * n
-            o3, o4, o5 = odd[s : s + m], odd[s + n : s + n + m], odd[s + 2 * n : s + 2 * n + m]
-            e3, e4, e5 = even[s : s + m], even[s + n : s + n + m], even[s + 2 * n : s + 2 * n + m]
-            e6 = even[s + 3 * n : s + 3 * n + m]
-            start = (q0 + row) * channels + c0
-            d = out[start : start + m]
-            for i in range(m):
-                y = k0 * o0[i] + k1 * e1[i] + k2 * o1[i] + k3 * e2[i] + k4 * o2[i] + k5 * e3[i]
-                y += k6 * o3[i] + k7 * e4[i] + k8 * o4[i] + k9 * e5[i] + k10 * o5[i] + k11 * e6[i]
-                d[i] = _rounded(y, out)
+        _put(made.ctypes.data + _AROUND * row, out, q0 * channels, (q1 - q0) * channels)
 
 
 @numba.njit(**OPTIONS)
 def _run(d, x, branch, total, out):
-    length, channels, parameters = d[D_LENGTH], d[D_CHANNELS], d[D_PARAMETERS]
-    frequency = numba.carray(pointer(d[D_FREQUENCY]), parameters + LANES, np.float32)
-    amplitude = numba.carray(pointer(d[D_AMPLITUDE]), parameters + LANES, np.float32)
-    up = numba.carray(pointer(d[D_UP]), 12, np.float32)
-    down = numba.carray(pointer(d[D_DOWN]), 12, np.float32)
-    group = parameters // channels
-    _activate(x, branch, total, out, frequency, amplitude, up, down, length, channels, group, d)
+    length, channels = d[D_LENGTH], d[D_CHANNELS]
+    frequency = numba.carray(pointer(d[D_FREQUENCY]), channels + LANES, np.float32)
+    amplitude = numba.carray(pointer(d[D_AMPLITUDE]), channels + LANES, np.float32)
+    f = numba.carray(pointer(d[D_TAPS]), 6, np.float32)
+    taps = (f[0], f[1], f[2], f[3], f[4], f[5])
+    _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, d)
 
 
 def _fp32(argument):
