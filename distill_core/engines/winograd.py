@@ -1,12 +1,11 @@
-"""Convolutions over time with half the multiplications, after Toom, Cook and Winograd.
+"""Convolutions over time with less than half the multiplications, after Toom, Cook and Winograd.
 
-Four outputs of a filter of four taps are a product of two polynomials, read backwards: evaluate both at seven points,
-multiply, interpolate. That takes 7 multiplications where the sum over taps takes 16. A longer kernel is cut into
-blocks of four taps; as they are as far apart as groups of four outputs are, one transform of the signal serves them
-all, and for each point a short convolution over groups remains. With d-fold dilation the signal is d signals.
+By one of a few schemes, see there: the signal is transformed, a short convolution over groups of outputs is made for
+each point, and what comes of it is transformed back. For kernels of 3, 7 and 11 taps that takes 1.33, 2.5 and 3.67
+multiplications. With d-fold dilation the signal is d signals.
 
-At -2, -1, -1/2, 1/2, 1, 2 and infinity the rounding error is three to four times that of the plain sum: in fp32 still
-below 1e-6 of the signal. It is no use in bf16.
+The rounding error is several times that of the plain sum: in fp32 still a few parts in a million of the signal. It is
+no use in bf16.
 """
 
 from __future__ import annotations
@@ -16,12 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, tiles
-from .winograd_transforms import GROUP, ONE, POINTS, TAPS, Groups, Transforms, transforms
+from .winograd_schemes import scheme_for
+from .winograd_transforms import Groups, Transforms, transforms
 from .workspace import Workspace
 
-_TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
+_MULTIPLE = 16
+"""Channels come in so many."""
+
+_TILE_BYTES, _MOST_GROUPS = 2 << 20, 1024
 """Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
 weights, seven times a plain convolution's for four taps, cheap beside the multiplications."""
+
+_LONGEST_SUM = 384
+"""Products that oneDNN sums up one after the other, about: most of the rounding error is made there, and grows with the
+root of their number. Where there are more, the input channels are divided, and the parts added on the way back."""
 
 _CALL, _SMALL_CALL = 40, 1 << 17
 """Groups that take about as long as one more call: to read the weights again; and by itself, over squared channels."""
@@ -47,7 +54,7 @@ class Convolutions:
         """The faster of `WinogradConv` and `Conv` for this layer; arguments as for them."""
         outputs, inputs, kernel = weight.shape
         narrow = min(outputs, inputs)
-        fits = dtype == torch.float32 and outputs % 16 == 0 and inputs % 16 == 0
+        fits = dtype == torch.float32 and outputs % _MULTIPLE == 0 and inputs % _MULTIPLE == 0
         channels, products = self._transforms.worth
         if not fits or narrow < channels or narrow * kernel < products:
             return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
@@ -92,28 +99,32 @@ class WinogradConv(Conv):
         negative_slope: float | None = None,
     ) -> None:
         self.channels, self._inputs, kernel = weight.shape
-        self._blocks = -(-kernel // GROUP)
+        scheme = self._scheme = scheme_for(kernel)
+        self._blocks = scheme.blocks(kernel)
         self._dilation = dilation
         self._slope = 1.0 if negative_slope is None else negative_slope
         self._transforms = transforms
         self._scratch = scratch
+        padding = scheme.taps * self._blocks - kernel
         self._left = self.context = dilation * (kernel - 1) // 2
-        self._right = self._left + dilation * (GROUP * self._blocks - kernel)
-        self.reach = self._right + dilation * (GROUP - 1)
+        self._right = self._left + dilation * padding
+        self.reach = self._right + dilation * (scheme.group - 1)
         wide = max(weight.shape[:2])
-        self._call, self._tiles = _CALL + _SMALL_CALL // wide**2, _tile_lengths(wide)
-        self._geometry = ((0, 0), (1, 1), (1, 1), POINTS)
-        padded = F.pad(weight.detach().double(), (0, GROUP * self._blocks - kernel)).unflatten(-1, (-1, GROUP))
-        plain = torch.einsum("pj,oibj->poib", torch.tensor(TAPS), padded).flatten(0, 1).float().unsqueeze(2)
+        self._call, self._tiles = _CALL + _SMALL_CALL // wide**2, _tile_lengths(wide, scheme.group)
+        parts = self._parts = _parts(self._inputs, self._blocks)
+        self._geometry = ((0, 0), (1, 1), (1, 1), scheme.points * parts)
+        padded = F.pad(weight.detach().double(), (0, padding)).unflatten(-1, (self._blocks, scheme.taps))
+        padded = padded.unflatten(1, (parts, -1))
+        plain = torch.einsum("pj,oqibj->pqoib", torch.tensor(scheme.filter), padded).flatten(0, 2).float().unsqueeze(2)
         plain = plain.contiguous(memory_format=torch.channels_last)
         self.bias = None
         if bias is not None:
-            self.bias = torch.zeros(POINTS, self.channels)
-            self.bias[ONE] = bias.detach()
-            self.bias = self.bias.flatten()
+            once = torch.zeros(scheme.points, parts, self.channels, dtype=torch.float64)
+            once[:, 0] = torch.outer(torch.tensor(scheme.constant), bias.detach().double())
+            self.bias = once.flatten().float()
 
         def pack(length: int) -> Tensor:
-            size = [1, POINTS * self._inputs, 1, length + self._blocks - 1]
+            size = [1, scheme.points * self._inputs, 1, length + self._blocks - 1]
             packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
             return packed
 
@@ -126,15 +137,15 @@ class WinogradConv(Conv):
         return self._convolve(x, out, layout, add=True)
 
     def ahead(self, length: int) -> int:
-        return -length % (GROUP * self._dilation) + self._right if self._transforms.looks_beyond else 0
+        return -length % (self._scheme.group * self._dilation) + self._right if self._transforms.looks_beyond else 0
 
     def _convolve(self, x: Tensor, out: Tensor, layout: Layout, *, add: bool) -> Tensor:
         if self._transforms.looks_beyond:
             layout.isolate(x, self.reach)
-        groups = Groups(layout, self._dilation, self._blocks, self._left)
+        groups = Groups(self._scheme, self._parts, layout, self._dilation, self._blocks, self._left)
         for start, length in tiles(groups.rows - self._blocks + 1, self._call, self._tiles):
             rows = length + self._blocks - 1
-            transformed = self._scratch.take("transformed", torch.float32, rows, POINTS * self._inputs)
+            transformed = self._scratch.take("transformed", torch.float32, rows, self._scheme.points * self._inputs)
             self._transforms.into(x, groups, start, transformed)
             made = torch.ops.mkldnn._convolution_pointwise(
                 image(transformed), self.packed[length], self.bias, *self._geometry, "none", [], ""
@@ -143,9 +154,17 @@ class WinogradConv(Conv):
         return out
 
 
-def _tile_lengths(channels: int) -> tuple[int, ...]:
+def _parts(inputs: int, blocks: int) -> int:
+    """Into how many parts the input channels are divided."""
+    parts = 1
+    while inputs * blocks > parts * _LONGEST_SUM and inputs % (2 * parts * _MULTIPLE) == 0:
+        parts *= 2
+    return parts
+
+
+def _tile_lengths(channels: int, group: int) -> tuple[int, ...]:
     """Groups of the tiles, the longest first; each four fifths of the one before, as little is wasted then."""
-    most = min(_MOST_GROUPS, _TILE_BYTES // (channels * 4 * GROUP) // 16 * 16)
+    most = min(_MOST_GROUPS, _TILE_BYTES // (channels * 4 * group) // 16 * 16)
     lengths = [max(LEAST_ROWS, most)]
     while lengths[-1] > LEAST_ROWS:
         lengths.append(max(LEAST_ROWS, min(lengths[-1] * 4 // 5 // 16 * 16, lengths[-1] - 16)))

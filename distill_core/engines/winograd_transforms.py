@@ -1,6 +1,6 @@
 """The two transforms around a convolution with fewer multiplications, see `winograd`: by numba, else by torch.
 
-A signal of rows [n, C] becomes one of rows [m, POINTS * C]: a row for each group of outputs.
+A signal of rows [n, C] becomes one of rows [m, points * C]: a row for each group of outputs.
 """
 
 from __future__ import annotations
@@ -16,30 +16,7 @@ from torch import Tensor
 
 from . import compiled, team
 from .channels_last import Layout
-
-_FINITE = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-POINTS = len(_FINITE) + 1
-ONE = _FINITE.index(1.0)
-"""The point at which a product goes into all outputs of a group as it is."""
-GROUP = 4
-"""Outputs that are made together, and taps of a block."""
-
-
-def _evaluate(terms: int) -> np.ndarray:
-    """[POINTS, terms]: a polynomial's values at the points, by its coefficients; at infinity, its highest."""
-    return np.array([[point**power for power in range(terms)] for point in _FINITE] + [[0.0] * (terms - 1) + [1.0]])
-
-
-# The product of polynomials is interpolate(evaluate(taps) * evaluate(outputs)); its transpose with respect to the
-# outputs is the correlation with the taps.
-_INTERPOLATE = np.linalg.inv(_evaluate(POINTS)).T
-_SCALE = np.abs(_INTERPOLATE).max(axis=1, keepdims=True)
-SIGNAL = np.where(np.abs(_INTERPOLATE) < 1e-12, 0.0, _INTERPOLATE / _SCALE)
-"""[POINTS, POINTS]: of a group and what it looks at."""
-TAPS = _evaluate(GROUP) * _SCALE
-"""[POINTS, GROUP]: of a filter's block."""
-OUT_OF = _evaluate(GROUP).T
-"""[GROUP, POINTS]: back."""
+from .winograd_schemes import SCHEMES, Scheme
 
 
 @dataclass(frozen=True)
@@ -50,6 +27,9 @@ class Groups:
     look at.
     """
 
+    scheme: Scheme
+    parts: int
+    """In which products come, to be added."""
     layout: Layout
     dilation: int
     blocks: int
@@ -59,7 +39,7 @@ class Groups:
     @property
     def each(self) -> int:
         """Groups of an item and phase."""
-        return -(-self.layout.length // (GROUP * self.dilation))
+        return -(-self.layout.length // (self.scheme.group * self.dilation))
 
     @property
     def sequence(self) -> int:
@@ -94,24 +74,26 @@ class TorchTransforms:
     looks_beyond = True
 
     def __init__(self) -> None:
-        self._into, self._out_of = (torch.tensor(matrix, dtype=torch.float32) for matrix in (SIGNAL, OUT_OF))
+        self._into = {scheme: torch.tensor(scheme.signal, dtype=torch.float32) for scheme in SCHEMES}
+        self._out_of = {scheme: torch.tensor(scheme.out_of, dtype=torch.float32) for scheme in SCHEMES}
 
     def into(self, x: Tensor, groups: Groups, first: int, transformed: Tensor) -> None:
-        channels, dilation = x.shape[1], groups.dilation
+        channels, dilation, scheme = x.shape[1], groups.dilation, groups.scheme
         for here, count, item, position in _runs(groups, first, len(transformed)):
             row = item * (groups.layout.length + groups.layout.gap) + position - groups.left
-            shape, strides = (count, POINTS, channels), (GROUP * dilation * channels, dilation * channels, 1)
+            shape = (count, scheme.points, channels)
+            strides = (scheme.group * dilation * channels, dilation * channels, 1)
             seen = x.as_strided(shape, strides, x.storage_offset() + row * channels)
             # baddbmm takes all groups in one go where its result is contiguous, and bmm does not
             target = transformed[here : here + count].view(shape)
-            target.baddbmm_(self._into.expand(count, -1, -1), seen, beta=0.0)
+            target.baddbmm_(self._into[scheme].expand(count, -1, -1), seen, beta=0.0)
 
     def out_of(self, products: Tensor, groups: Groups, first: int, out: Tensor, *, add: bool, slope: float) -> None:
         channels, layout, dilation = out.shape[1], groups.layout, groups.dilation
         items = layout.split(out)
         for here, count, item, position in _runs(groups, first, len(products)):
-            product = products[here : here + count].unflatten(1, (POINTS, channels))
-            made = torch.bmm(self._out_of.expand(count, -1, -1), product).flatten(0, 1)
+            product = products[here : here + count].unflatten(1, (groups.scheme.points, groups.parts, channels)).sum(2)
+            made = torch.bmm(self._out_of[groups.scheme].expand(count, -1, -1), product).flatten(0, 1)
             target = items[item, position::dilation][: len(made)]
             made = made[: len(target)]
             if add:
@@ -127,14 +109,14 @@ def _runs(groups: Groups, first: int, rows: int) -> Iterator[tuple[int, int, int
         number, group = divmod(row, groups.sequence)
         item, phase = divmod(number, groups.dilation)
         count = min(groups.sequence - group, stop - row)
-        yield row - first, count, item, phase + GROUP * groups.dilation * group
+        yield row - first, count, item, phase + groups.scheme.group * groups.dilation * group
         row += count
 
 
 class CompiledTransforms:
     """By numba, on torch's threads."""
 
-    worth = 32, 220
+    worth = 32, 96
     looks_beyond = False
 
     def __init__(self) -> None:
@@ -160,6 +142,10 @@ class CompiledTransforms:
                 first,
                 len(transformed),
                 signal.shape[1],
+                SCHEMES.index(groups.scheme),
+                groups.scheme.points,
+                groups.scheme.group,
+                groups.parts,
                 layout.items,
                 layout.length,
                 layout.length + layout.gap,
