@@ -14,10 +14,12 @@ from __future__ import annotations
 import ctypes
 import itertools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,16 +159,29 @@ def _beyond(reach: int, inputs: int, dtype: torch.dtype) -> int:
 class Packed:
     """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
-    A weight in another layout is reordered at every call, which can take longer than the convolution; which one is
-    wanted oneDNN only tells by packing.
+    A weight in another layout is reordered at every call, which can take longer than the convolution.
+
+    Args:
+        weight: in torch's channels-last format.
+        inputs: channels of the signal.
+        geometry: as the convolution takes it: paddings, strides, dilations and groups.
+        rows: of the signal, for tiles of each length.
+        transposed: of which kind the convolution is.
     """
 
-    def __init__(self, pack: Callable[[int], Tensor], lengths: Sequence[int]) -> None:
-        self._of: dict[int, Tensor] = {}
-        for length in lengths:
-            packed = pack(length)
-            same = (other for other in self._of.values() if _same_bytes(packed, other))
-            self._of[length] = next(same, packed)
+    def __init__(
+        self,
+        weight: Tensor,
+        inputs: int,
+        geometry: tuple[Any, ...],
+        rows: Mapping[int, int],
+        *,
+        transposed: bool = False,
+    ) -> None:
+        sizes = tuple((1, inputs, 1, each) for each in rows.values())
+        alike = _alike(weight.shape, weight.dtype, geometry, sizes, transposed, torch.get_num_threads())
+        packed = {size: _pack(weight, geometry, size, transposed) for size in set(alike)}
+        self._of = {length: packed[size] for length, size in zip(rows, alike, strict=True)}
 
     def __getitem__(self, length: int) -> Tensor:
         return self._of[length]
@@ -177,13 +192,46 @@ class Packed:
         return len({id(packed) for packed in self._of.values()})
 
 
+def _pack(weight: Tensor, geometry: tuple[Any, ...], size: tuple[int, ...], transposed: bool) -> Tensor:
+    mkldnn = torch.ops.mkldnn
+    reorder = mkldnn._reorder_convolution_transpose_weight if transposed else mkldnn._reorder_convolution_weight
+    packed: Tensor = reorder(weight, *geometry, size)
+    return packed
+
+
+@lru_cache(maxsize=1024)
+def _alike(
+    shape: torch.Size,
+    dtype: torch.dtype,
+    geometry: tuple[Any, ...],
+    sizes: tuple[tuple[int, ...], ...],
+    transposed: bool,
+    threads: int,
+) -> tuple[tuple[int, ...], ...]:
+    """For signals of each size, the first that wants weights in the same layout. oneDNN only tells by packing some."""
+    # a prime, so that another order is another content; bf16 holds all of them
+    some = torch.arange(251, dtype=dtype).repeat(-(-shape.numel() // 251))[: shape.numel()].view(shape)
+    some = some.contiguous(memory_format=torch.channels_last)
+    different: dict[tuple[int, ...], Tensor] = {}
+    alike = []
+    for size in sizes:
+        packed = _pack(some, geometry, size, transposed)
+        first = next((other for other in different if _same_bytes(packed, different[other])), size)
+        different.setdefault(first, packed)
+        alike.append(first)
+    return tuple(alike)
+
+
 def _same_bytes(one: Tensor, other: Tensor) -> bool:
     """Whether two packed weights are the same memory, byte for byte."""
     size, others = (torch.ops.mkldnn._nbytes(packed) for packed in (one, other))
     if size != others:
         return False
-    here, there = (torch.ops.mkldnn.data_ptr(packed) for packed in (one, other))
-    return ctypes.string_at(here, size) == ctypes.string_at(there, size)
+    here, there = (
+        np.frombuffer((ctypes.c_char * size).from_address(torch.ops.mkldnn.data_ptr(packed)), np.uint8)
+        for packed in (one, other)
+    )
+    return np.array_equal(here, there)
 
 
 class Conv:
@@ -221,14 +269,8 @@ class Conv:
         self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
         self._attr = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
-        plain = _kernel(weight, dtype)
-
-        def pack(length: int) -> Tensor:
-            size = [1, weight.shape[1], 1, length + 2 * self.reach]
-            packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
-            return packed
-
-        self.packed = Packed(pack, self._tiles)
+        rows = {length: length + 2 * self.reach for length in self._tiles}
+        self.packed = Packed(_kernel(weight, dtype), weight.shape[1], self._geometry, rows)
 
     def ahead(self, length: int) -> int:
         """Rows behind an item of so many that are looked at for its own: `reach` at most."""
@@ -283,14 +325,8 @@ class TransposedConv:
         wide = max(weight.shape[0], weight.shape[1] * stride)
         self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
-        plain = _kernel(weight, dtype)
-
-        def pack(length: int) -> Tensor:
-            size = [1, weight.shape[0], 1, length + 2 * self.reach]
-            packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(plain, *self._geometry, size)
-            return packed
-
-        self.packed = Packed(pack, self._tiles)
+        rows = {length: length + 2 * self.reach for length in self._tiles}
+        self.packed = Packed(_kernel(weight, dtype), weight.shape[0], self._geometry, rows, transposed=True)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Upsample the rows `x` into `out`, which is returned."""

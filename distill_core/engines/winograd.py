@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, tiles
-from .winograd_schemes import scheme_for
+from .winograd_schemes import Scheme, scheme_for
 from .winograd_transforms import Groups, Transforms, transforms
 from .workspace import Workspace
 
@@ -29,6 +29,9 @@ weights, seven times a plain convolution's for four taps, cheap beside the multi
 _LONGEST_SUM = 384
 """Products that oneDNN sums up one after the other, about: most of the rounding error is made there, and grows with the
 root of their number. Where there are more, the input channels are divided, and the parts added on the way back."""
+
+_CACHED = 1 << 15
+"""Values of a weight that are transformed at once."""
 
 _CALL, _SMALL_CALL = 40, 1 << 17
 """Groups that take about as long as one more call: to read the weights again; and by itself, over squared channels."""
@@ -105,30 +108,21 @@ class WinogradConv(Conv):
         self._slope = 1.0 if negative_slope is None else negative_slope
         self._transforms = transforms
         self._scratch = scratch
-        padding = scheme.taps * self._blocks - kernel
         self._left = self.context = dilation * (kernel - 1) // 2
-        self._right = self._left + dilation * padding
+        self._right = self._left + dilation * (scheme.taps * self._blocks - kernel)
         self.reach = self._right + dilation * (scheme.group - 1)
         wide = max(weight.shape[:2])
         self._call, self._tiles = _CALL + _SMALL_CALL // wide**2, _tile_lengths(wide, scheme.group)
         parts = self._parts = _parts(self._inputs, self._blocks)
         self._geometry = ((0, 0), (1, 1), (1, 1), scheme.points * parts)
-        padded = F.pad(weight.detach().double(), (0, padding)).unflatten(-1, (self._blocks, scheme.taps))
-        padded = padded.unflatten(1, (parts, -1))
-        plain = torch.einsum("pj,oqibj->pqoib", torch.tensor(scheme.filter), padded).flatten(0, 2).float().unsqueeze(2)
-        plain = plain.contiguous(memory_format=torch.channels_last)
         self.bias = None
         if bias is not None:
             once = torch.zeros(scheme.points, parts, self.channels, dtype=torch.float64)
             once[:, 0] = torch.outer(torch.tensor(scheme.constant), bias.detach().double())
             self.bias = once.flatten().float()
-
-        def pack(length: int) -> Tensor:
-            size = [1, scheme.points * self._inputs, 1, length + self._blocks - 1]
-            packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(plain, *self._geometry, size)
-            return packed
-
-        self.packed = Packed(pack, self._tiles)
+        rows = {length: length + self._blocks - 1 for length in self._tiles}
+        transformed = _transformed(weight.detach(), scheme, parts)
+        self.packed = Packed(transformed, scheme.points * self._inputs, self._geometry, rows)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         return self._convolve(x, out, layout, add=False)
@@ -152,6 +146,21 @@ class WinogradConv(Conv):
             )
             self._transforms.out_of(rows_of(made), groups, start, out, add=add, slope=self._slope)
         return out
+
+
+def _transformed(weight: Tensor, scheme: Scheme, parts: int) -> Tensor:
+    """[C_out, C_in, kernel] -> [points * parts * C_out, C_in / parts, 1, blocks] in torch's channels-last format."""
+    outputs, inputs, kernel = weight.shape
+    blocks = scheme.blocks(kernel)
+    evaluate = torch.tensor(scheme.filter)
+    result = torch.empty(scheme.points, parts, outputs, blocks, inputs // parts)
+    some = max(1, _CACHED // (inputs * kernel))
+    for here, target in zip(weight.split(some), result.split(some, dim=2), strict=True):
+        padded = F.pad(here.double(), (0, scheme.taps * blocks - kernel))
+        taps = padded.unflatten(-1, (blocks, scheme.taps)).unflatten(1, (parts, -1)).permute(4, 1, 0, 3, 2)
+        target.copy_((evaluate @ taps.flatten(1)).view(target.shape))
+    rows = result.flatten(0, 2).mT.unsqueeze(2)
+    return rows.contiguous(memory_format=torch.channels_last)
 
 
 def _parts(inputs: int, blocks: int) -> int:
