@@ -297,6 +297,10 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
         if times := result.get("seconds"):
             axes.plot(list(times), [s / t for s, t in times.items()], marker="o", label=WAYS[way][0])
     axes.set(xscale="log", xlabel="seconds of audio", ylabel="seconds of audio per second", title=VARIANT)
+    lengths = sorted({s for result in results.values() for s in result.get("seconds", ())})
+    axes.set_xticks(lengths, [f"{s:g}" for s in lengths])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
     axes.axhline(1, color="grey", linewidth=0.8, linestyle=":")
     axes.legend(fontsize=8)
     figure.tight_layout()

@@ -22,7 +22,7 @@ from .workspace import Workspace
 _MULTIPLE = 16
 """Channels come in so many."""
 
-_TILE_BYTES, _MOST_GROUPS = 2 << 20, 1024
+_TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
 """Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
 weights, seven times a plain convolution's for four taps, cheap beside the multiplications."""
 
