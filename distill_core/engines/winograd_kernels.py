@@ -21,23 +21,52 @@ as in `winograd_transforms.Groups`."""
 ROWS = 16
 """Groups that a thread takes at once."""
 
-_into_0, _into_1, _into_2 = (linear(scheme.signal) for scheme in SCHEMES)
-_out_0, _out_1, _out_2 = (linear(scheme.out_of) for scheme in SCHEMES)
-_add_0, _add_1, _add_2 = (linear(scheme.out_of, add=True) for scheme in SCHEMES)
+
+def _in_columns(product):
+    """A product of `linear` over rows of any length."""
+
+    @numba.njit(**OPTIONS)
+    def over(size, source, source_step, target, target_step, slope):
+        for c in range(0, size, 4 * LANES):
+            product(source + c, source_step, target + c, target_step, slope)
+
+    return over
+
+
+_into_0, _into_1, _into_2 = (_in_columns(linear(scheme.signal)) for scheme in SCHEMES)
+_out_0, _out_1, _out_2 = (_in_columns(linear(scheme.out_of)) for scheme in SCHEMES)
+_add_0, _add_1, _add_2 = (_in_columns(linear(scheme.out_of, add=True)) for scheme in SCHEMES)
 
 
 @numba.njit(**OPTIONS)
 def _into(scheme, size, source, source_step, target):
     one = np.float32(1.0)
     if scheme == 0:
-        for c in range(0, size, 4 * LANES):
-            _into_0(source + c, source_step, target + c, size, one)
+        _into_0(size, source, source_step, target, size, one)
     elif scheme == 1:
-        for c in range(0, size, 4 * LANES):
-            _into_1(source + c, source_step, target + c, size, one)
+        _into_1(size, source, source_step, target, size, one)
     else:
-        for c in range(0, size, 4 * LANES):
-            _into_2(source + c, source_step, target + c, size, one)
+        _into_2(size, source, source_step, target, size, one)
+
+
+@numba.njit(**OPTIONS)
+def _out(scheme, size, source, source_step, target, target_step, slope):
+    if scheme == 0:
+        _out_0(size, source, source_step, target, target_step, slope)
+    elif scheme == 1:
+        _out_1(size, source, source_step, target, target_step, slope)
+    else:
+        _out_2(size, source, source_step, target, target_step, slope)
+
+
+@numba.njit(**OPTIONS)
+def _add(scheme, size, source, source_step, target, target_step, slope):
+    if scheme == 0:
+        _add_0(size, source, source_step, target, target_step, slope)
+    elif scheme == 1:
+        _add_1(size, source, source_step, target, target_step, slope)
+    else:
+        _add_2(size, source, source_step, target, target_step, slope)
 
 
 @intrinsic
@@ -60,32 +89,6 @@ def _join(parts, points, size, source):
         for part in range(1, parts):
             for c in range(0, size, 4 * LANES):
                 _plus(first + c, first + part * size + c)
-
-
-@numba.njit(**OPTIONS)
-def _out(scheme, size, source, source_step, target, target_step, slope):
-    if scheme == 0:
-        for c in range(0, size, 4 * LANES):
-            _out_0(source + c, source_step, target + c, target_step, slope)
-    elif scheme == 1:
-        for c in range(0, size, 4 * LANES):
-            _out_1(source + c, source_step, target + c, target_step, slope)
-    else:
-        for c in range(0, size, 4 * LANES):
-            _out_2(source + c, source_step, target + c, target_step, slope)
-
-
-@numba.njit(**OPTIONS)
-def _add(scheme, size, source, source_step, target, target_step, slope):
-    if scheme == 0:
-        for c in range(0, size, 4 * LANES):
-            _add_0(source + c, source_step, target + c, target_step, slope)
-    elif scheme == 1:
-        for c in range(0, size, 4 * LANES):
-            _add_1(source + c, source_step, target + c, target_step, slope)
-    else:
-        for c in range(0, size, 4 * LANES):
-            _add_2(source + c, source_step, target + c, target_step, slope)
 
 
 @numba.njit(**OPTIONS)
