@@ -39,6 +39,10 @@ class AdaptedVocoder(VocoderBase):
         self._rate = inner.sample_rate if sample_rate is None else sample_rate
         self._turn = inner._turn  # one model, one turn
 
+    def after_fork(self) -> None:
+        self._inner.after_fork()
+        self._turn = self._inner._turn
+
     @classmethod
     def around(cls, inner: VocoderBase, *, mel: MelSpec | None = None, sample_rate: int | None = None) -> VocoderBase:
         """`inner` adapted as asked, or `inner` itself where there is nothing to adapt.

@@ -20,7 +20,7 @@ class DistillError(Exception):
 class UnknownVocoderError(DistillError, LookupError):
     """No installed plug-in offers this name. `suggestions` are the closest names that exist."""
 
-    def __init__(self, message: str, *, name: str, suggestions: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, *, name: str = "", suggestions: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.name = name
         self.suggestions = tuple(suggestions)

@@ -67,7 +67,7 @@ class BufferFeed:
     def push(self, mel: torch.Tensor) -> None:
         if self._buffer is None:
             self.rows = mel.shape[0]
-            self._buffer = mel
+            self._buffer = mel.clone()  # whoever makes the pieces may use their memory again
         elif mel.shape[0] != self.rows:
             raise InvalidMelError(
                 f"The pieces of a stream must have one batch size; it began with {self.rows}, now comes {mel.shape[0]}."

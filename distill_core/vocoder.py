@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -61,11 +62,14 @@ class VocoderBase(abc.ABC):
         # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
         # while the model moves from one device to another.
         self._turn = threading.RLock()
+        self._process = os.getpid()
         forking.watch(self)
 
     def after_fork(self) -> None:
         """In the child of a fork: nobody else is computing here, whatever the parent was doing."""
-        self._turn = threading.RLock()
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._turn = threading.RLock()
 
     # What a back-end implements
 
@@ -218,7 +222,7 @@ class VocoderBase(abc.ABC):
             arrived += mel.shape[-1]
             feed.push(mel)
             if opening is not None:
-                opening.append(mel)
+                opening.append(mel.clone())
                 # A few frames may well be loud in every band: judged is what can be judged.
                 if arrived >= _OPENING_FRAMES:
                     detect.check_format(torch.cat(opening, dim=-1), self.mel)

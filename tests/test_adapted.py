@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -134,3 +135,14 @@ def test_get_adapts_without_loading_twice() -> None:
     text = str(other.report())
     assert "converted" in text
     assert "8000 to 48000 Hz by soxr" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_after_a_fork_a_vocoder_and_its_adapted_twin_still_take_turns() -> None:
+    inner = ToyVocoder()
+    twin = AdaptedVocoder.around(inner, sample_rate=2 * inner.sample_rate)
+    assert twin._turn is inner._turn
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if twin._turn is inner._turn else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

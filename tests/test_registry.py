@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -481,3 +482,9 @@ def test_stale_empty_metadata_is_no_rival_but_is_reported() -> None:
     )
     assert [each.version for each in found.candidates] == ["1.0"]
     assert [(each.path, each.empty) for each in found.duplicates] == [("/a/toy_dist-0.9.dist-info", True)]
+
+
+def test_errors_come_through_a_process_pool() -> None:
+    error = errors.UnknownVocoderError("there is none", name="bigvgn", suggestions=["bigvgan"])
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.name, again.suggestions) == ("there is none", "bigvgn", ("bigvgan",))

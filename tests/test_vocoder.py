@@ -77,6 +77,13 @@ def test_a_stream_in_ragged_pieces_equals_one_shot(pieces: list[int], chunk: int
     assert_same(torch.cat(waves, dim=-1), direct(mel))
 
 
+def test_the_memory_of_a_piece_may_be_used_again_for_the_next() -> None:
+    mel = toy.mel(1, 40)
+    piece = torch.empty(1, mel.shape[1], 4)
+    pieces = (piece.copy_(each) for each in mel.split(4, dim=-1))
+    assert_same(torch.cat(list(ToyVocoder().stream(pieces)), dim=-1), direct(mel))
+
+
 def test_a_stream_is_no_further_behind_than_the_halo() -> None:
     vocoder = ToyVocoder()
     arrived = 0

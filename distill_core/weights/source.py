@@ -56,7 +56,7 @@ class Checkpoint:
             if _identity(path) != identity:
                 raise CheckpointError(
                     f"The weights have to be read again, and {path} is not what it was when they were loaded from "
-                    f"{origin}: load the vocoder anew."
+                    f"{origin}: load the vocoder anew, after registry.unload() if it came from the registry."
                 )
             return _owned(read_checkpoint(path))
 
@@ -94,7 +94,8 @@ def load_checkpoint(
     names = names or [name for name in (pin.files if pin else ()) if name != CONFIG]
     if isinstance(weights, Mapping):
         held = unwrap(weights, "weights=")
-        return Checkpoint(held.state_dict, held.config, "a state dict")
+        # What is done to the caller's tensors afterwards is not done to the vocoder's.
+        return Checkpoint(_apart(held.state_dict), held.config, "a state dict")
     if weights is not None:
         path = Path(weights).expanduser()
         if path.is_dir():
@@ -174,7 +175,12 @@ def _owned(read: CheckpointFile) -> dict[str, Tensor]:
     """
     if not read.mapped or read.made_from is not None:
         return read.state_dict
+    return _apart(read.state_dict)
+
+
+def _apart(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in memory of their own, once weight norm is folded."""
     return {
-        name: value if name.rpartition(".")[2] in _WEIGHT_NORM else value.clone()
-        for name, value in read.state_dict.items()
+        name: value if name.rpartition(".")[2] in _WEIGHT_NORM else value.detach().clone()
+        for name, value in state.items()
     }
