@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 FORMATS = (".wav", ".flac", ".ogg")
 """Endings of the audio files that can be written."""
 
+READ = (
+    ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
+)  # fmt: skip
+"""What is taken for sound in a folder. A file named by itself may have any ending."""
+
 
 def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
     """An audio file as (waveform [channels, samples] of float32 in -1..1, sample rate in Hz).
@@ -33,11 +38,11 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
 
     soundfile = _soundfile()
     path = Path(path)
-    if not path.is_file():
-        raise InvalidAudioError(f"{path}: there is no such file.")
+    check_is_file(path, str(path))
+    place = os.fsencode(path)
     try:
-        frames = -1 if max_seconds is None else max(1, round(max_seconds * soundfile.info(path).samplerate))
-        samples, rate = soundfile.read(path, frames, dtype="float32", always_2d=True)
+        frames = -1 if max_seconds is None else max(1, round(max_seconds * soundfile.info(place).samplerate))
+        samples, rate = soundfile.read(place, frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
         raise InvalidAudioError(f"{path}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error
@@ -75,12 +80,11 @@ def write_audio(
     path = Path(path)
     check_writable(path, overwrite=overwrite)
     file_format = path.suffix[1:].upper()
-    if subtype is not None and not soundfile.check_format(file_format, subtype):
-        known = ", ".join(sorted(soundfile.available_subtypes(file_format)))
-        raise InvalidAudioError(f"{path}: {file_format} has no encoding {subtype!r}; it has {known}.")
+    check_encoding(str(path), file_format, subtype)
     try:
         with replacing(path) as temporary:
-            soundfile.write(temporary, wave.T.cpu().numpy(), sample_rate, format=file_format, subtype=subtype)
+            place, samples = os.fsencode(temporary), wave.T.cpu().numpy()
+            soundfile.write(place, samples, sample_rate, format=file_format, subtype=subtype)
     except soundfile.LibsndfileError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
     except OSError as error:
@@ -96,10 +100,49 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in FORMATS:
         what = path.suffix or "a file without ending"
         raise InvalidAudioError(f"{path}: cannot write {what}; use {', '.join(FORMATS)}.")
-    if path.is_dir():
+    check_free(path, overwrite=overwrite)
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """See that a file could be written there as far as what is there goes.
+
+    Raises:
+        OutputExistsError: there is a file, and `overwrite` is False.
+        InvalidAudioError: there is a folder.
+    """
+    # As it will be when the folders on the way there have been made: no/../a is a.
+    there = Path(os.path.realpath(path))
+    if there.is_dir():
         raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
-    if path.exists() and not overwrite:
+    if there.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already. Use --force to overwrite it.")
+
+
+def check_is_file(path: Path, name: str) -> None:
+    """See that there is something to be read, and that reading it comes to an end.
+
+    Raises:
+        InvalidAudioError: it is not; `name` is what the message calls it.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise InvalidAudioError(f"{name}: is a folder, not a file.")
+    if path.exists():
+        raise InvalidAudioError(f"{name}: is a pipe or a device, which cannot be read here; write it to a file first.")
+    raise InvalidAudioError(f"{name}: there is no such file.")
+
+
+def check_encoding(name: str, file_format: str, subtype: str | None) -> None:
+    """See that a format has an encoding; None is its usual one.
+
+    Raises:
+        InvalidAudioError: it has not; the message begins with `name` and lists those it has.
+    """
+    soundfile = _soundfile()
+    if subtype is not None and not soundfile.check_format(file_format.upper(), subtype):
+        known = ", ".join(sorted(soundfile.available_subtypes(file_format.upper())))
+        raise InvalidAudioError(f"{name}: {file_format.upper()} has no encoding {subtype!r}; it has {known}.")
 
 
 @contextmanager

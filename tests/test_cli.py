@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -243,6 +245,93 @@ def test_weights_of_ones_own_from_the_terminal(sound: Path, tmp_path: Path) -> N
     out = tmp_path / "out.wav"
     assert run("vocode", sound, "-o", out, "--vocoder", "bigvgan", "--weights", folder, "--quiet") == 0
     assert soundfile.info(out).samplerate == 22050
+
+
+def test_a_way_through_a_folder_that_is_not_there_yet_leads_to_no_file(sound: Path, tmp_path: Path, capsys) -> None:
+    before = sound.read_bytes()
+    assert run("vocode", sound, "-o", tmp_path / "no" / ".." / "sound.wav", "--vocoder", "toy") == 1
+    assert "is an input" in capsys.readouterr().err
+    (tmp_path / "there.wav").write_bytes(b"mine")
+    assert run("vocode", sound, "-o", tmp_path / "no" / ".." / "there.wav", "--vocoder", "toy") == 1
+    assert "exists already" in capsys.readouterr().err
+    assert sound.read_bytes() == before
+    assert (tmp_path / "there.wav").read_bytes() == b"mine"
+    assert not (tmp_path / "no").exists()
+
+
+def test_the_mels_of_one_file_and_another_are_not_written_to_one_place(sound: Path, tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "x.npy", toy.mel(3, 20).numpy())
+    sound.rename(tmp_path / "x.0.wav")
+    assert run("vocode", tmp_path / "x.0.wav", tmp_path / "x.npy", "-o", f"{tmp_path}/out/", "--vocoder", "toy") == 1
+    assert "x.0.wav and so on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe"])
+def test_what_is_no_sound_is_called_what_it_is(kind: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "in.wav"
+    if kind == "pipe":
+        os.mkfifo(path)  # reading it would wait for ever
+    elif kind == "folder":
+        path.mkdir()
+    message = {"file": "no such file", "folder": "is a folder", "pipe": "is a pipe"}[kind]
+    (tmp_path / "list.jsonl").write_text('{"input": "in.wav"}\n')
+    assert run("vocode", tmp_path / "list.jsonl", "-o", tmp_path / "out", "--vocoder", "hifigan") == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--chunk-frames", "0", "whole number of 1 or more, not '0'"),
+        ("--sample-rate", "x", "whole number of 1 or more, not 'x'"),
+        ("--workers", "0", "whole number of 1 or more, not '0'"),
+    ],
+)
+def test_numbers_that_can_never_work_are_wrong_usage(option: str, value: str, words: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("vocode", "a.wav", "-o", "b.wav", option, value)
+    assert words in capsys.readouterr().err
+
+
+TOY = "import sys; from distill_core import registry; from tests import toy; from distill_core.cli import main;"
+TOY += "registry.register(toy.plugin(toy.card('toy'))); sys.exit(main(sys.argv[1:]))"
+
+
+def shell(rest: str, *argv: object) -> subprocess.CompletedProcess[str]:
+    """The toy's command line with what a shell adds to it."""
+    words = shlex.join([sys.executable, "-c", TOY, *map(str, argv)])
+    return subprocess.run(["bash", "-c", f"{words} {rest}"], capture_output=True, text=True, timeout=120)
+
+
+def test_a_reader_that_goes_away_ends_the_printing_and_not_the_work(sound: Path, tmp_path: Path) -> None:
+    more = [tmp_path / f"more{i}.wav" for i in range(4)]
+    for path in more:
+        path.write_bytes(sound.read_bytes())
+    out = tmp_path / "out"
+    done = shell(
+        "| true; exit ${PIPESTATUS[0]}", "vocode", "missing.wav", sound, *more, "-o", f"{out}/", "--vocoder", "toy"
+    )
+    assert done.returncode == 1
+    assert "missing.wav" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(out.iterdir())) == 5
+
+
+@pytest.mark.parametrize(("rest", "code"), [("2>&-", 0), (">&-", 0), (">/dev/full", 1), ("</dev/null >/dev/null", 0)])
+def test_streams_that_are_closed_or_full(rest: str, code: int, sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    done = shell(rest, "vocode", sound, "-o", out, "--vocoder", "toy")
+    assert done.returncode == code
+    assert soundfile.info(out).frames == 800
+    assert done.stderr.strip() == ("error: stdout cannot be written to (No space left on device)." if code else "")
+
+
+def test_what_the_encoding_lacks_is_printed_escaped(sound: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ünïcode \N{MINUS SIGN}.wav"
+    command = [sys.executable, "-c", TOY, "vocode", str(sound), "-o", str(out), "--vocoder", "toy"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=True)
+    assert "ünïcode \\u2212.wav" in done.stdout.decode("latin-1")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

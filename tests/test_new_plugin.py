@@ -88,5 +88,7 @@ def test_the_command_says_what_it_wrote_and_what_next(tmp_path, monkeypatch, cap
     captured = capsys.readouterr()
     assert json.loads(captured.out)["folder"] == "elsewhere"
     assert captured.err.startswith("error: distill-my-voice/")
-    assert main(["new-plugin", "hifigan", "-o", "third"]) == 0
-    assert "installed already" in capsys.readouterr().err
+    for name in ("hifigan", "core"):
+        assert main(["new-plugin", name, "-o", "third"]) == 1
+        assert f"distill_{name}" in capsys.readouterr().err
+        assert not (tmp_path / "third").exists()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
 from . import check, compare, doctor, explain, info, list_, new_plugin, playground, vocode, weights
+from .output import patient_streams
 
 COMMANDS = (list_, info, vocode, compare, playground, weights, explain, doctor, check, new_plugin)
 
@@ -37,24 +37,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
-    )
+    with patient_streams() as stdout:
+        code = _run(argv)
+        stdout.flush()
+        if stdout.problem is None or isinstance(stdout.problem, BrokenPipeError):  # whoever read it has seen enough
+            return code
+        print_error(DistillError(f"stdout cannot be written to ({stdout.problem.strerror})."))
+        return code or 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
+        args = build_parser().parse_args(argv)
+        logging.basicConfig(
+            level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
+        )
         code: int = args.run(args)
-        sys.stdout.flush()
+        return code
     except DistillError as error:
         print_error(error)
         return 1
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from complaining at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
-    return code
 
 
 def print_error(error: Exception) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import none_or_more, seconds
 from .output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--no-audio", dest="audio", action="store_const", const="none", help="same as --audio none")
     parser.add_argument(
         "--details",
-        type=_count,
+        type=none_or_more,
         default=20,
         metavar="N",
         help="show so many files with pictures and sounds (default: 20)",
     )
     parser.add_argument(
         "--max-seconds",
-        type=_seconds,
+        type=seconds,
         default=30.0,
         metavar="S",
         help="compare so much of each recording; 0 for all of it (default: 30)",
@@ -63,20 +63,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must be 0 or more")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError("must be 0 or more seconds")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,21 +85,23 @@ def run(args: argparse.Namespace) -> int:
     failures = comparison.failures()
     for line in failures:
         sys.stderr.write(f"error: {line}\n")
+    size = None
+    if comparison.summary() and args.report is not None:
+        size = comparison.write_report(args.report, audio=args.audio, title=args.title, overwrite=args.force)
     if args.json:
         print_json(comparison.to_dict())
     elif comparison.summary():
         _print(comparison)
         sys.stdout.flush()
-    if comparison.summary() and args.report is not None:
-        size = comparison.write_report(args.report, audio=args.audio, title=args.title, overwrite=args.force)
+    if size is not None:
         sys.stderr.write(f"{args.report}: {size / 1e6:.1f} MB\n")
     return 1 if failures else 0
 
 
 def _print(comparison: Comparison) -> None:
     files = comparison.measured
-    seconds = sum(each.seconds for each in files)
-    print_line(f"{len(files)} recording{'' if len(files) == 1 else 's'}, {seconds:.1f} s; the best mean is marked *")
+    length = sum(each.seconds for each in files)
+    print_line(f"{len(files)} recording{'' if len(files) == 1 else 's'}, {length:.1f} s; the best mean is marked *")
     print_line()
     labels = comparison.labels
     rows = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
+from ..errors import DistillError
 from ..registry import registry
 from .output import print_json, print_line
 
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     plugin = NewPlugin(args.name, args.mel or DEFAULT_MEL)
     folder = args.output or Path(plugin.distribution)
+    _check_not_installed(plugin.package, folder)
     written = write(plugin, folder, overwrite=args.force)
     if args.name in registry.names():
         sys.stderr.write(f"A vocoder {args.name!r} is installed already: the two would be in conflict.\n")
@@ -46,3 +49,13 @@ def run(args: argparse.Namespace) -> int:
     print_line(f"  pip install -e {shlex.quote(where)}")
     print_line(f"  distill-vocoder check {args.name}")
     return 0
+
+
+def _check_not_installed(package: str, folder: Path) -> None:
+    """Two packages of one name take each other's place."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None or Path(found.origin).resolve().is_relative_to(folder.resolve()):
+        return
+    raise DistillError(
+        f"A package {package} is installed already, and this one would take its place; choose another name."
+    )

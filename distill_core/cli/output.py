@@ -3,9 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+
+class _Stdout:
+    """A stream that never stops the work: where it cannot be written to, nothing more is.
+
+    Args:
+        stream: the real one.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.problem: OSError | None = None
+
+    def write(self, text: str) -> int:
+        encoding = self._stream.encoding or "utf-8"
+        with self._patiently():
+            return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with self._patiently():
+            self._stream.flush()
+
+    @contextmanager
+    def _patiently(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = error
+            # What is still in the buffer goes there when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_streams() -> Iterator[_Stdout]:
+    """stdout as one that never stops the work, and a stderr even where the process was started without."""
+    before = sys.stdout, sys.stderr
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        stdout = _Stdout(nowhere if sys.stdout is None else sys.stdout)
+        sys.stdout, sys.stderr = stdout, nowhere if sys.stderr is None else sys.stderr  # type: ignore[assignment]
+        try:
+            yield stdout
+        finally:
+            stdout.flush()
+            sys.stdout, sys.stderr = before
 
 
 def print_json(value: Any) -> None:

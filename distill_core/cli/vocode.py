@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from ..audio import FORMATS as AUDIO_FORMATS
-from ..audio import check_writable
+from ..audio import check_encoding, check_writable
 from ..corpus.bar import Bar
 from ..corpus.batches import Batch, extent
 from ..corpus.conduct import Conductor, Summary
 from ..corpus.files import is_url, plain
 from ..corpus.job import Outcome, VocodeJob
 from ..corpus.local import LocalEngine, terminated_as_interrupted
-from ..corpus.plan import Item, Plan, is_corpus
+from ..corpus.plan import MANIFEST_ENDINGS, Item, Plan, is_corpus, might_be_numbered, unnumbered
 from ..corpus.ray_engine import RayEngine
 from ..device import PRECISIONS
 from ..errors import CorpusError, InvalidAudioError, OutputExistsError
+from .arguments import one_or_more
 from .output import print_json, print_line, printable
 
 
@@ -48,8 +49,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--weights", metavar="PATH", help="a folder or checkpoint of your own")
     parser.add_argument("--mel", metavar="FORMAT", help="the format of the mels: a preset (default: the vocoder's own)")
-    parser.add_argument("--sample-rate", type=int, metavar="HZ", help="of the output (default: the vocoder's own)")
-    parser.add_argument("--chunk-frames", type=int, metavar="N", help="frames that go through the model at once")
+    parser.add_argument(
+        "--sample-rate", type=one_or_more, metavar="HZ", help="of the output (default: the vocoder's own)"
+    )
+    parser.add_argument(
+        "--chunk-frames", type=one_or_more, metavar="N", help="frames that go through the model at once"
+    )
     parser.add_argument("--subtype", help="encoding of the output, such as PCM_24 or FLOAT")
     parser.add_argument(
         "--format",
@@ -63,8 +68,8 @@ def add_parser(subparsers: Any) -> None:
     corpora = parser.add_argument_group(
         "folders, globs and manifests", "What is missing or changed is done; the tree is kept. See docs/corpora.md."
     )
-    corpora.add_argument("--workers", type=_count, metavar="N", help="processes (default: as many as make sense)")
-    corpora.add_argument("--threads", type=_count, metavar="N", help="threads of each (default: 1)")
+    corpora.add_argument("--workers", type=one_or_more, metavar="N", help="processes (default: as many as make sense)")
+    corpora.add_argument("--threads", type=one_or_more, metavar="N", help="threads of each (default: 1)")
     corpora.add_argument("--fail-fast", action="store_true", help="begin nothing more after the first failure")
     corpora.add_argument("--keep-endings", action="store_true", help="a.flac becomes a.flac.wav")
     cluster = parser.add_argument_group("several machines", "See docs/cluster.md.")
@@ -135,28 +140,34 @@ def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav
     """
     folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
     if folder:
-        _check_folder(output, len(inputs))
+        _check_folder(output, f"{len(inputs)} inputs need a folder")
     jobs: dict[Path, Path] = {}
     for source in map(Path, inputs):
         target = Path(output, f"{source.stem}{ending}") if folder else Path(output)
         if target in jobs:
             raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.")
-        if target.exists() and any(Path(each).exists() and target.samefile(each) for each in inputs):
+        there = Path(os.path.realpath(target))
+        if there.exists() and any(Path(each).exists() and there.samefile(each) for each in inputs):
             raise OutputExistsError(f"{target}: is an input; choose another output.")
         check_writable(target, overwrite=overwrite)
         jobs[target] = source
-    return [Item(str(source), str(target)) for target, source in jobs.items()]
+    items = [Item(str(source), str(target)) for target, source in jobs.items()]
+    mels = {item.output for item in items if item.is_mel}
+    for item in items:
+        if (base := unnumbered(item.output)) in mels and base is not None:
+            raise OutputExistsError(might_be_numbered(base))
+    return items
 
 
-def _check_folder(output: str, inputs: int) -> None:
+def _check_folder(output: str, what: str) -> None:
     if Path(output).suffix.lower() in AUDIO_FORMATS and not Path(output).is_dir():
-        raise InvalidAudioError(f"{output}: {inputs} inputs need a folder to write to, not one file.")
+        raise InvalidAudioError(f"{output}: {what} to write to, not one file.")
 
 
 def _results(outcome: Outcome) -> list[dict[str, Any]]:
     """What is printed of an item: something for each of its outputs, or its error."""
     if outcome.status == "failed":
-        return [{"input": outcome.item.input, "error": printable(outcome.reason)}]
+        return [{"input": printable(outcome.item.input), "error": printable(outcome.reason)}]
     speed = outcome.seconds * len(outcome.outputs) / outcome.took
     return [
         {
@@ -174,7 +185,9 @@ def _results(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _run_corpus(args: argparse.Namespace) -> int:
-    _check_folder(args.output, len(args.inputs))
+    _check_folder(args.output, "folders, globs, manifests and --workers need a folder")
+    if not any(each.lower().endswith(MANIFEST_ENDINGS) for each in args.inputs):  # those may name files of any format
+        check_encoding(f"--subtype {args.subtype}", args.format, args.subtype)
     job = _job(args, args.output)
     corpus = Plan(tuple(args.inputs), args.output, ending=f".{args.format}", keep_endings=args.keep_endings)
     engine: LocalEngine | RayEngine
@@ -221,11 +234,3 @@ def _tell(summary: Summary, about: dict[str, Any], args: argparse.Namespace) -> 
             f"{printable(summary.folder)}  {summary.files} files: {summary.done} done{current}{failed}{left}; "
             f"{summary.seconds:.1f} s of sound in {summary.elapsed:.1f} s, {speed:.2f} x real time"
         )
-
-
-def _count(text: str) -> int:
-    """A whole number of 1 or more, as argparse wants it."""
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ..audio import check_is_file
 from . import files
 from .plan import Item
 
@@ -115,6 +116,7 @@ def extent(item: Item, frame_seconds: float) -> Extent:
                 return Extent(mels, frames * frame_seconds)
             import soundfile
 
+            check_is_file(path, item.input)  # a pipe would be waited for
             about = soundfile.info(os.fsencode(path))
             return Extent(about.channels, about.frames / about.samplerate)
     except Exception:  # whatever is wrong with it, reading it will say so

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..audio import _soundfile
+from ..audio import _soundfile, check_is_file
 from ..errors import InvalidAudioError
 from ..resample import Resampler
 
@@ -48,11 +48,10 @@ class Sound:
     def __init__(self, path: Path, name: str) -> None:
         soundfile = _soundfile()
         self.name = name
+        check_is_file(path, name)
         try:
             self._file = soundfile.SoundFile(os.fsencode(path))
         except soundfile.LibsndfileError as error:
-            if not path.is_file():
-                raise InvalidAudioError(f"{name}: there is no such file.") from error
             if not os.access(path, os.R_OK):
                 raise InvalidAudioError(f"{name}: may not be read (permission denied).") from error
             raise self._unreadable(error) from error

@@ -11,8 +11,8 @@ from . import files
 from .bar import Bar
 from .batches import Batch, batches
 from .job import Outcome, VocodeJob
-from .plan import Item, Plan
-from .record import Record, numbered, prepare
+from .plan import Item, Plan, numbered
+from .record import Record, prepare
 
 MAX_KEPT = 10_000
 """Failures that are kept to be listed; more are only counted."""

@@ -15,15 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..audio import FORMATS as WRITTEN
+from ..audio import READ as AUDIO_ENDINGS
 from ..errors import CorpusError, OutputExistsError
 from ..mel_files import FORMATS as MEL_FORMATS
 from . import files, remote
 from .hashes import Hashes
-
-AUDIO_ENDINGS = (
-    ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
-)  # fmt: skip
-"""What is taken for sound in a folder. A file named by itself, by a glob or a manifest may have any ending."""
 
 MANIFEST_ENDINGS = (".jsonl", ".ndjson")
 
@@ -73,7 +69,7 @@ class Plan:
             CorpusError: a source is not there or has nothing in it, a manifest's line cannot be used, or the
                 output folder is one of the sources.
         """
-        taken = Hashes()
+        taken, mels, numbers = Hashes(), Hashes(), Hashes()
         own = _real(self.folder)
         roots = [_real(source) for source in self.sources if _is_folder(source)]
         if own in roots:
@@ -85,6 +81,15 @@ class Plan:
                 if item.output in taken:
                     self._refuse(item)
                 taken.add(item.output)
+                base = unnumbered(item.output)
+                if item.is_mel and item.output in numbers:
+                    raise OutputExistsError(might_be_numbered(item.output))
+                if base is not None and base in mels:
+                    raise OutputExistsError(might_be_numbered(base))
+                if item.is_mel:
+                    mels.add(item.output)
+                if base is not None:
+                    numbers.add(base)
                 if guarded and (own + _relative(item.output, self.folder)).startswith(tuple(guarded)):
                     raise OutputExistsError(f"{item.output}: lies among the inputs; choose another output folder.")
                 yield item
@@ -184,6 +189,29 @@ class Plan:
         if os.path.splitext(output)[1].lower() not in WRITTEN:
             raise CorpusError(f"{where}: 'output' must end in {', '.join(WRITTEN)}, not as in {output!r}.")
         return Item(location, files.join(self.folder, os.path.normpath(output)), mel)
+
+
+def numbered(output: str, part: int, parts: int) -> str:
+    """The name of one of several outputs of an item: a.wav, or a.0.wav, a.1.wav."""
+    stem, ending = os.path.splitext(output)
+    return output if parts == 1 else f"{stem}.{part}{ending}"
+
+
+def might_be_numbered(output: str) -> str:
+    """What is said of an output that is a mel's, where another has a name that `numbered` could make of it."""
+    first = numbered(output, 0, 2)
+    return (
+        f"{output}: if the mel file that it is made of holds several, they are called {first} and so on, and another "
+        "file's result is called like that as well. --keep-endings tells a.0.wav from a.npy; a manifest names each "
+        "output; or run them apart, to a folder each."
+    )
+
+
+def unnumbered(output: str) -> str | None:
+    """The name of which `numbered` could have made this one."""
+    stem, ending = os.path.splitext(output)
+    base, part = os.path.splitext(stem)
+    return base + ending if part[1:].isdecimal() and str(int(part[1:])) == part[1:] else None
 
 
 def is_corpus(source: str) -> bool:

@@ -20,7 +20,7 @@ from ..errors import CorpusError
 from . import files, remote
 from .files import Identity
 from .hashes import Hashes
-from .plan import Item
+from .plan import Item, numbered
 
 _SEGMENT = 48_000
 """Bytes of a journal in an object store, about 200 files: it is put again with each."""
@@ -178,12 +178,6 @@ def prepare(folder: str) -> None:
         files.sweep(folder)
     except OSError as error:
         raise CorpusError(f"{folder}: cannot be written to ({error.strerror}).") from error
-
-
-def numbered(output: str, part: int, parts: int) -> str:
-    """The name of one of several outputs of an item: a.wav, or a.0.wav, a.1.wav."""
-    stem, ending = os.path.splitext(output)
-    return output if parts == 1 else f"{stem}.{part}{ending}"
 
 
 def relative(output: str, folder: str) -> str:

@@ -23,8 +23,8 @@ from . import files
 from .batches import Batch
 from .blocks import Sound, analyze_blocks, cut
 from .job import Outcome, VocodeJob
-from .plan import Item
-from .record import Journal, numbered
+from .plan import Item, numbered
+from .record import Journal
 from .write import UnwritableError, check_subtype, write
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audio import _soundfile
+from ..audio import _soundfile, check_encoding
 from ..errors import CorpusError, InvalidAudioError
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def write(
     """
     soundfile = _soundfile()
     file_format = os.path.splitext(name)[1][1:].upper()
-    if subtype is not None and not soundfile.check_format(file_format, subtype):
-        known = ", ".join(sorted(soundfile.available_subtypes(file_format)))
-        raise InvalidAudioError(f"{name}: {file_format} has no encoding {subtype!r}; it has {known}.")
+    check_encoding(name, file_format, subtype)
     if file_format == "WAV" and expected * channels * 8 > _RF64:
         file_format = "RF64"
     written = 0

@@ -9,8 +9,8 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from ..audio import replacing
-from ..errors import InvalidAudioError, MissingDependencyError, OutputExistsError
+from ..audio import check_free, replacing
+from ..errors import InvalidAudioError, MissingDependencyError
 from .listening import Style, gradients, listening
 from .markup import duration, escape, listed
 from .metrics import METRICS
@@ -62,10 +62,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     """
     if path.suffix.lower() not in ENDINGS:
         raise InvalidAudioError(f"{path}: a report is an .html file.")
-    if path.is_dir():
-        raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: exists already. Use --force to overwrite it.")
+    check_free(path, overwrite=overwrite)
 
 
 def page(comparison: Comparison, *, audio: Audio = "wav", title: str = "Vocoders compared") -> str:

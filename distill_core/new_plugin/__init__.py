@@ -42,6 +42,8 @@ class NewPlugin:
             )
         if keyword.iskeyword(self.package):
             raise DistillError(f"{self.name!r} would make a package called {self.package}, a word of Python.")
+        if self.package == "distill_core":
+            raise DistillError(f"{self.name!r} would make a package {self.package}, which is distill itself.")
         MelSpec.preset(self.mel)  # raises with the closest names
 
     @property

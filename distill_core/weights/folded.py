@@ -83,7 +83,7 @@ def convert(
     from safetensors.torch import save_file
 
     target = place_of(checkpoint) if output is None else output
-    if output is not None and output.exists() and not overwrite:
+    if output is not None and os.path.exists(os.path.realpath(output)) and not overwrite:
         raise OutputExistsError(f"{output} exists. Use --force to overwrite it.")
     metadata = {"format": "pt", MADE_FROM: remembered_sha256(checkpoint)}
     if config is not None:
@@ -92,7 +92,10 @@ def convert(
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        readers = temporary.stat().st_mode  # safetensors lets nobody else read what it writes
         save_file(_unshared(tensors), temporary, metadata)
+        temporary.chmod(readers)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

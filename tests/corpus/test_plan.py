@@ -41,6 +41,18 @@ def test_a_folder_keeps_its_tree_in_one_order(tree: Path, tmp_path: Path) -> Non
     assert below(out, Plan((str(tree),), str(out), ending=".flac", keep_endings=True))[0] == "a/deep/x.mp3.flac"
 
 
+@pytest.mark.parametrize("other", ["x.1.wav", "x.2.npy"])
+def test_names_that_several_mels_of_a_file_could_get(other: str, tmp_path: Path) -> None:
+    for name in ("x.npy", other, "x.01.wav", "y.1.wav", "2.wav"):
+        (tmp_path / name).touch()
+    for sources in ((str(tmp_path),), (str(tmp_path / "x.npy"), str(tmp_path / other)), (str(tmp_path / "*.*"),)):
+        with pytest.raises(OutputExistsError, match=r"x\.0\.wav and so on"):
+            names(Plan(sources, str(tmp_path.parent / "out")))
+    assert len(names(Plan((str(tmp_path),), str(tmp_path.parent / "out"), keep_endings=True))) == 5
+    (tmp_path / other).unlink()
+    assert len(names(Plan((str(tmp_path),), str(tmp_path.parent / "out")))) == 4
+
+
 def test_what_is_hidden_or_of_another_kind_is_left_alone(tree: Path, tmp_path: Path) -> None:
     for name in (".hidden.wav", "._b.wav", ".cache/x.wav", "notes.txt", "cover.png"):
         (tree / name).parent.mkdir(exist_ok=True)

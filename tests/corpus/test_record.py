@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from distill_core.corpus import files
-from distill_core.corpus.plan import Item
-from distill_core.corpus.record import Journal, Record, numbered, prepare
+from distill_core.corpus.plan import Item, numbered
+from distill_core.corpus.record import Journal, Record, prepare
 from distill_core.errors import CorpusError
 
 SETTINGS = "hifigan universal fp32"
