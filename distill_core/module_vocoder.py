@@ -111,7 +111,10 @@ class ModuleVocoder(VocoderBase):
 
     @model.setter
     def model(self, model: torch.nn.Module) -> None:
-        self._model, self._reload = model, None
+        with self._turn:
+            self._model, self._reload = model.requires_grad_(False).eval().to(self.device), None
+            self._fast, self._passed_over = None, None
+            self._accelerate()
 
     def _channels_last(self, dtype: torch.dtype) -> Fast:
         """The model as a channels-last engine. Raises `EngineUnavailable`."""

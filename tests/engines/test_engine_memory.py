@@ -59,6 +59,19 @@ def test_what_has_no_file_or_no_engine_keeps_its_model(folder: Path) -> None:
     assert eager._model is not None
 
 
+def test_a_model_that_is_set_is_heard(folder: Path) -> None:
+    vocoder, other = load(folder), load(folder, engine="eager")
+    mel = random_mel(80, 9)
+    before = vocoder.mel_to_waveform(mel, check_format=False)
+    with torch.no_grad():
+        other.model.conv_post.weight.mul_(0.5)
+    vocoder.model = other.model
+    after = vocoder.mel_to_waveform(mel, check_format=False)
+    assert vocoder.report().engine == "channels-last"
+    assert not torch.allclose(after, before, rtol=0.1)
+    torch.testing.assert_close(after, other.mel_to_waveform(mel, check_format=False), rtol=1e-4, atol=1e-5)
+
+
 def test_a_file_that_changed_is_not_taken_for_the_same_weights(folder: Path) -> None:
     fast = load(folder)
     fast.report()
