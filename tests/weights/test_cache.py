@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 from pathlib import Path
@@ -70,17 +71,15 @@ def test_without_links(hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch
 
 
 def test_a_file_is_hashed_once_and_again_when_it_changes(
-    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, cache: Path, pin: WeightsPin, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hashed: list[Path] = []
-    real = digest.sha256_of
-    monkeypatch.setattr(digest, "sha256_of", lambda path, *rest: hashed.append(path) or real(path, *rest))
+    caplog.set_level(logging.INFO, digest.log.name)
     folder = fetch(pin)
     assert cached(pin) == fetch(pin) == folder
-    assert hashed == []  # what came in was hashed as it came, and remembered
+    assert caplog.messages == []  # what came in was hashed as it came, and remembered
     (folder / NAME).touch()
     assert cached(pin) == cached(pin) == folder
-    assert hashed == [folder / NAME]
+    assert caplog.messages == [f"hashing {folder / NAME}"]
     blob = (folder / NAME).resolve()
     before = blob.stat()
     blob.write_bytes(CONTENT[:-1] + b"!")
