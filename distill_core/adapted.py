@@ -131,7 +131,7 @@ class AdaptedVocoder(VocoderBase):
         if len(set(samples)) == 1:
             return resample(wave, native, self._rate)
         # Beyond the end of a short item lies nothing, not even the resampler's ringing.
-        made = torch.zeros(wave.shape[0], 1, out_samples(wave.shape[-1], native, self._rate), device=wave.device)
+        made = wave.new_zeros(wave.shape[0], 1, out_samples(wave.shape[-1], native, self._rate))
         for row, count in enumerate(samples):
             piece = resample(wave[row, :, :count], native, self._rate)
             made[row, :, : piece.shape[-1]] = piece

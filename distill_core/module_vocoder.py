@@ -204,8 +204,7 @@ class ModuleVocoder(VocoderBase):
             fast = self._prepared()
             if fast is not None:
                 left, right = self._context
-                with torch.autocast("cpu", enabled=False):
-                    inner = fast.run(mel, left, right)
+                inner = fast.run(mel, left, right)
                 return F.pad(inner, (left * self.hop_length, right * self.hop_length))
         if self._accelerated is not None and mel.device == self._home:
             return self._accelerated(mel)

@@ -94,12 +94,12 @@ def spectrogram(
     n_fft = 2 * max(8, round(sample_rate / BIN / 2))
     basis = torch.from_numpy(_axis(round(2 * (top or sample_rate / 2)))[0])
     basis = basis[:, : n_fft // 2 + 1]
-    window = torch.hann_window(n_fft)
+    window = torch.hann_window(n_fft, dtype=torch.float32, device="cpu")
     step = samples / columns
     per_column = max(1, min(_WINDOWS, math.ceil(step / (n_fft // 2))))
-    centres = (torch.arange(columns * per_column) + 0.5) * (step / per_column)
+    centres = (torch.arange(columns * per_column, dtype=torch.float32, device="cpu") + 0.5) * (step / per_column)
     starts = (centres - n_fft / 2).round().long()
-    offsets = torch.arange(n_fft)
+    offsets = torch.arange(n_fft, device="cpu")
     rows = []
     block = per_column * max(1, 512 // per_column)
     for first in range(0, len(starts), block):
@@ -107,9 +107,11 @@ def spectrogram(
         inside = ((at >= 0) & (at < samples)).float()
         frames = wave[:, at.clamp(0, max(0, samples - 1))] * (window * inside)
         power = torch.fft.rfft(frames).abs().square().mean(dim=0)[:, : basis.shape[1]]
-        rows.append((power @ basis.T).reshape(-1, per_column, len(basis)).mean(dim=1))
-    bands = torch.cat(rows).T / (n_fft / 4) ** 2
-    return Spectrogram(_decibel(bands), seconds, _axis(round(2 * (top or sample_rate / 2)))[1])
+        with torch.autocast("cpu", enabled=False):
+            bands = power @ basis.T
+        rows.append(bands.reshape(-1, per_column, len(basis)).mean(dim=1))
+    levels = torch.cat(rows).T / (n_fft / 4) ** 2
+    return Spectrogram(_decibel(levels), seconds, _axis(round(2 * (top or sample_rate / 2)))[1])
 
 
 def mel_picture(mel: torch.Tensor, spec: MelSpec, *, columns: int | None = None) -> Spectrogram:

@@ -17,6 +17,7 @@ from .errors import InvalidAudioError, MissingDependencyError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -83,7 +84,7 @@ class Resampler:
             return chunk.float()
         if chunk.shape[1] == 0:
             return chunk.float()
-        return self._out(self._stream.resample_chunk(self._in(chunk)), chunk)
+        return self._out(self._stream.resample_chunk(self._in(chunk)), chunk.device)
 
     def flush(self, like: Tensor | None = None) -> Tensor:
         """The rest of the stream, `[C, m]`, float32; the stream ends here.
@@ -91,29 +92,30 @@ class Resampler:
         Args:
             like: a tensor on the device wanted; default: the CPU.
         """
+        import numpy as np
         import torch
 
         self._ended = True
-        like = torch.zeros(0) if like is None else like
+        device = torch.device("cpu") if like is None else like.device
         if self._stream is None or self._taken == 0:
-            return torch.zeros(self.channels, 0, device=like.device)
+            return torch.zeros(self.channels, 0, dtype=torch.float32, device=device)
         missing = out_samples(self._taken, self.source_rate, self.target_rate) - self._given
         # soxr rounds the length to nearest. Beyond its end it takes the input to be silent, so some silence
         # changes nothing but that the last sample of a length rounded up is there as well.
-        silence = torch.zeros(self.channels, 2 + 2 * self.source_rate // self.target_rate)
-        made = self._stream.resample_chunk(self._in(silence), last=True)
-        return self._out(made[:missing], like)
+        silence = np.zeros((2 + 2 * self.source_rate // self.target_rate, self.channels), np.float32)
+        made = self._stream.resample_chunk(silence[:, 0] if self.channels == 1 else silence, last=True)
+        return self._out(made[:missing], device)
 
     def _in(self, chunk: Tensor) -> NDArray[np.float32]:
         array = chunk.detach().float().cpu().numpy()
         return array[0] if self.channels == 1 else array.T.copy()
 
-    def _out(self, made: NDArray[np.float32], like: Tensor) -> Tensor:
+    def _out(self, made: NDArray[np.float32], device: torch.device) -> Tensor:
         import torch
 
         self._given += made.shape[0]
         rows = made[None] if made.ndim == 1 else made.T
-        return torch.from_numpy(rows.copy()).to(like.device)
+        return torch.from_numpy(rows.copy()).to(device)
 
 
 def resample(wave: Tensor, source_rate: int, target_rate: int) -> Tensor:
@@ -128,7 +130,7 @@ def resample(wave: Tensor, source_rate: int, target_rate: int) -> Tensor:
     flat = wave.reshape(math.prod(wave.shape[:-1]), wave.shape[-1])
     if flat.shape[0] == 0:
         size = out_samples(wave.shape[-1], source_rate, target_rate)
-        return torch.zeros(*wave.shape[:-1], size, device=wave.device)
+        return wave.new_zeros(*wave.shape[:-1], size, dtype=torch.float32)
     resampler = Resampler(source_rate, target_rate, channels=flat.shape[0])
     made = torch.cat([resampler.process(flat), resampler.flush(flat)], dim=1)
     return made.reshape(*wave.shape[:-1], made.shape[-1])

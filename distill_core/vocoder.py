@@ -276,11 +276,12 @@ class VocoderBase(abc.ABC):
             yield wave
 
     def _waveform(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, device=self.device)
+        return torch.zeros(shape, dtype=torch.float32, device=self.device)
 
     def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
-        with self._turn, torch.inference_mode():
+        # The precision is the vocoder's to choose, whatever the caller's autocast says.
+        with self._turn, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             self._context = context
             try:
                 wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64

@@ -210,7 +210,7 @@ def _alike(
 ) -> tuple[tuple[int, ...], ...]:
     """For signals of each size, the first that wants weights in the same layout. oneDNN only tells by packing some."""
     # a prime, so that another order is another content; bf16 holds all of them
-    some = torch.arange(251, dtype=dtype).repeat(-(-shape.numel() // 251))[: shape.numel()].view(shape)
+    some = torch.arange(251, dtype=dtype, device="cpu").repeat(-(-shape.numel() // 251))[: shape.numel()].view(shape)
     some = some.contiguous(memory_format=torch.channels_last)
     different: dict[tuple[int, ...], Tensor] = {}
     alike = []

@@ -117,8 +117,8 @@ class WinogradConv(Conv):
         self._geometry = ((0, 0), (1, 1), (1, 1), scheme.points * parts)
         self.bias = None
         if bias is not None:
-            once = torch.zeros(scheme.points, parts, self.channels, dtype=torch.float64)
-            once[:, 0] = torch.outer(torch.tensor(scheme.constant), bias.detach().double())
+            once = torch.zeros(scheme.points, parts, self.channels, dtype=torch.float64, device="cpu")
+            once[:, 0] = torch.outer(torch.from_numpy(scheme.constant), bias.detach().double())
             self.bias = once.flatten().float()
         rows = {length: length + self._blocks - 1 for length in self._tiles}
         transformed = _transformed(weight.detach(), scheme, parts)
@@ -152,8 +152,8 @@ def _transformed(weight: Tensor, scheme: Scheme, parts: int) -> Tensor:
     """[C_out, C_in, kernel] -> [points * parts * C_out, C_in / parts, 1, blocks] in torch's channels-last format."""
     outputs, inputs, kernel = weight.shape
     blocks = scheme.blocks(kernel)
-    evaluate = torch.tensor(scheme.filter)
-    result = torch.empty(scheme.points, parts, outputs, blocks, inputs // parts)
+    evaluate = torch.from_numpy(scheme.filter)
+    result = weight.new_empty(scheme.points, parts, outputs, blocks, inputs // parts)
     some = max(1, _CACHED // (inputs * kernel))
     for here, target in zip(weight.split(some), result.split(some, dim=2), strict=True):
         padded = F.pad(here.double(), (0, scheme.taps * blocks - kernel))

@@ -67,6 +67,10 @@ class Transforms(Protocol):
         """The rows `products`, counted likewise, back into `out`, or added to it; below 0, times `slope`."""
 
 
+def _matrix(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).float().contiguous()
+
+
 class TorchTransforms:
     """By batched products of small matrices."""
 
@@ -74,8 +78,8 @@ class TorchTransforms:
     looks_beyond = True
 
     def __init__(self) -> None:
-        self._into = {scheme: torch.tensor(scheme.signal, dtype=torch.float32) for scheme in SCHEMES}
-        self._out_of = {scheme: torch.tensor(scheme.out_of, dtype=torch.float32) for scheme in SCHEMES}
+        self._into = {scheme: _matrix(scheme.signal) for scheme in SCHEMES}
+        self._out_of = {scheme: _matrix(scheme.out_of) for scheme in SCHEMES}
 
     def into(self, x: Tensor, groups: Groups, first: int, transformed: Tensor) -> None:
         channels, dilation, scheme = x.shape[1], groups.dilation, groups.scheme
@@ -123,7 +127,7 @@ class CompiledTransforms:
         from .winograd_kernels import KERNELS
 
         self._address = KERNELS.address
-        self._slope = torch.ones(1)
+        self._slope = torch.ones(1, dtype=torch.float32, device="cpu")
 
     def into(self, x: Tensor, groups: Groups, first: int, transformed: Tensor) -> None:
         self._run("into", x, transformed, groups, first)

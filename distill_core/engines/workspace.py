@@ -29,7 +29,7 @@ class Workspace:
         if buffer is None or len(buffer) < needed:
             self._buffers.pop(name, None)  # before the larger one is there
             del buffer
-            buffer = self._buffers[name] = torch.empty(needed, dtype=torch.uint8)
+            buffer = self._buffers[name] = torch.empty(needed, dtype=torch.uint8, device="cpu")
         return buffer[self._before * row :][: rows * row].view(dtype).view(rows, channels)
 
     def nbytes(self) -> int:

@@ -160,7 +160,8 @@ class MelAdapter:
         for first in range(start, stop, _RUN):
             last = min(first + _RUN, stop)
             lo, hi = self.window(first, last, total)
-            pieces.append(self._run(mel[:, :, lo - offset : hi - offset], lo, first, last))
+            with torch.autocast(mel.device.type, enabled=False):
+                pieces.append(self._run(mel[:, :, lo - offset : hi - offset], lo, first, last))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
     @torch.no_grad()
@@ -169,7 +170,7 @@ class MelAdapter:
         whole, phase = self._clock.positions(start, stop)
         # Beyond its ends a mel stays as it is there.
         first = int(whole[0]) - self._before
-        columns = torch.arange(first, int(whole[-1]) + self._after + 1) - lo
+        columns = torch.arange(first, int(whole[-1]) + self._after + 1, device="cpu") - lo
         mel = mel.float()[:, :, columns.clamp(0, mel.shape[-1] - 1).to(mel.device)]
         index, phase = (whole - first).to(mel.device), phase.to(mel.device)
         near = slice(None) if self._net is None else refinement.looked_at(mel.shape[2])
@@ -184,7 +185,7 @@ class MelAdapter:
         batch, frames = mel.shape[0], stop - start
         seen = self._view(mel, bands, index.expand(batch, -1))
         correction = self._net(seen, phase.repeat(batch)).reshape(batch, frames, -1).transpose(1, 2)
-        lowest = finish(torch.zeros((), device=mel.device), self.target)
+        lowest = finish(mel.new_zeros(()), self.target)
         sounding = seen.sounding.reshape(batch, 1, frames)
         made = torch.where(sounding, torch.maximum(made + correction, lowest), made)
         # What is a tone needs no correction: of it, the analytic way knows all.

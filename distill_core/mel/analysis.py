@@ -30,6 +30,11 @@ def analyze(waveform: Tensor, spec: MelSpec) -> Tensor:
             for reflect padding (more than `spec.padding` are needed).
     """
     audio = _checked(waveform, spec)
+    with torch.autocast(audio.device.type, enabled=False):
+        return _analyze(audio, spec)
+
+
+def _analyze(audio: Tensor, spec: MelSpec) -> Tensor:
     basis, window = _constants(spec, audio.device, audio.dtype)
     padded = F.pad(audio.unsqueeze(1), (spec.padding, spec.padding), mode="reflect").squeeze(1)
     spectrum = torch.stft(
@@ -69,7 +74,7 @@ def expand(mel: Tensor, spec: MelSpec) -> Tensor:
 def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
     """`waveform` as finite `[B, samples]` in float32 or float64."""
     try:
-        audio = torch.as_tensor(waveform)
+        audio = waveform if isinstance(waveform, Tensor) else torch.as_tensor(waveform, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidAudioError(
             f"A waveform must be a tensor or array of numbers, not {type(waveform).__name__}."
@@ -109,6 +114,6 @@ def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
 def _constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Filterbank and window where they are needed. Shared by all callers, who must not write to them."""
     with torch.inference_mode(False):
-        basis = torch.tensor(filterbank(spec)).to(device=device, dtype=dtype)
+        basis = torch.tensor(filterbank(spec), dtype=dtype, device="cpu").to(device)
         window = torch.hann_window(spec.win_length, dtype=dtype, device=device)
     return basis, window

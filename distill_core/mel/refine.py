@@ -245,10 +245,10 @@ def log_levels(bands: Tensor) -> Tensor:
 
 def warp_matrix(source: MelSpec, target: MelSpec, shift: float = 0.0) -> Tensor:
     """Linear interpolation from the source's band centres to the target's, `shift` source bands off, `[m, n]`."""
-    centers = torch.tensor(hz_to_mel(band_edges(source)[1:-1], source.scale))
-    wanted = torch.tensor(hz_to_mel(band_edges(target)[1:-1], source.scale))
+    centers = torch.from_numpy(hz_to_mel(band_edges(source)[1:-1], source.scale))
+    wanted = torch.from_numpy(hz_to_mel(band_edges(target)[1:-1], source.scale))
     position = ((wanted - centers[0]) / (centers[1] - centers[0]) + shift).clamp(0, source.n_mels - 1)
-    distance = (position[:, None] - torch.arange(source.n_mels)[None, :]).abs()
+    distance = (position[:, None] - torch.arange(source.n_mels, device="cpu")[None, :]).abs()
     return (1.0 - distance).clamp(min=0.0).float()
 
 
@@ -266,9 +266,10 @@ def read(path: Path) -> Refinement:
     """A refinement from its file; the file's shapes say its size."""
     from safetensors.torch import load_file
 
-    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
-    depth, width, bands = tensors["steady.weight"].shape
     with torch.inference_mode(False):
-        net = Refinement(bands, width, depth)
-        net.load_state_dict(tensors)
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+        depth, width, bands = tensors["steady.weight"].shape
+        with torch.device("meta"):
+            net = Refinement(bands, width, depth)
+        net.load_state_dict(tensors, assign=True)
     return net.eval().requires_grad_(False)

@@ -39,7 +39,7 @@ class FrameClock:
     def positions(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """For target frames [start, stop): the source frame at or before, and how far past it (0 to 1)."""
         step, shift, unit = self._terms
-        numerators = torch.arange(start, stop, dtype=torch.int64) * step + shift
+        numerators = torch.arange(start, stop, dtype=torch.int64, device="cpu") * step + shift
         whole = torch.div(numerators, unit, rounding_mode="floor")
         return whole, ((numerators - whole * unit).double() / unit).float()
 

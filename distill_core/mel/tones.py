@@ -134,7 +134,7 @@ def _tables(source: MelSpec, target: MelSpec) -> dict[str, Tensor]:
         "wanted_slope": wanted_slope,
     }
     with torch.inference_mode(False):
-        return {name: torch.tensor(values, dtype=torch.float64) for name, values in tables.items()}
+        return {name: torch.tensor(values, dtype=torch.float64, device="cpu") for name, values in tables.items()}
 
 
 def _candidates(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:

@@ -125,9 +125,9 @@ class Activation1d(nn.Module):
         return F.conv1d(u, down, stride=2, groups=channels)
 
 
-def default_filter() -> Tensor:
-    """The taps as the checkpoints hold them: [1, 1, 12], fp32."""
-    return torch.tensor(kaiser_sinc_taps(), dtype=torch.float32).view(1, 1, TAPS)
+def default_filter(device: torch.device | str | None = None) -> Tensor:
+    """The taps as the checkpoints hold them: [1, 1, 12], fp32, by default on torch's default device."""
+    return torch.tensor(kaiser_sinc_taps(), dtype=torch.float32, device=device).view(1, 1, TAPS)
 
 
 def _bessel_i0(x: float) -> float:

@@ -141,7 +141,7 @@ class BigVGAN(generator.Generator):
 
     @classmethod
     def _default_buffer(cls, name: str) -> Tensor:
-        return default_filter()
+        return default_filter("cpu")
 
 
 def context(h: object) -> tuple[int, int]:

@@ -54,12 +54,12 @@ def _filterbank(sampling_rate: int, n_fft: int, num_mels: int, fmin: float, fmax
     """Triangles of area 1 on Slaney's scale. [num_mels, n_fft // 2 + 1], fp64."""
     with torch.inference_mode(False):
         top = sampling_rate / 2 if fmax is None else float(fmax)
-        bands = torch.linspace(_to_band(fmin), _to_band(top), num_mels + 2, dtype=torch.float64)
+        bands = torch.linspace(_to_band(fmin), _to_band(top), num_mels + 2, dtype=torch.float64, device="cpu")
         edges = torch.where(
             bands < _BREAK_BAND, bands * _BAND_HZ, _BREAK_HZ * torch.exp(_LOG_STEP * (bands - _BREAK_BAND))
         )
         left, centre, right = (edges[i : i + num_mels].unsqueeze(1) for i in range(3))
-        bins = torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
+        bins = torch.linspace(0, sampling_rate / 2, n_fft // 2 + 1, dtype=torch.float64, device="cpu")
         rising, falling = (bins - left) / (centre - left), (right - bins) / (right - centre)
         return torch.minimum(rising, falling).clamp(min=0) * 2 / (right - left)
 

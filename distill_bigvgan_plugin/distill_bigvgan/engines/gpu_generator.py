@@ -33,9 +33,7 @@ class Convolution:
         self, weight: Tensor, bias: Tensor | None, dilation: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.weight = weight.detach().to(device, dtype).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        self.bias = (
-            torch.zeros(weight.shape[0], device=device) if bias is None else bias.detach().to(device, torch.float32)
-        )
+        self.bias = _bias(bias, weight.shape[0], device)
         self.dilation = dilation
         self.padding = dilation * (weight.shape[-1] - 1) // 2
 
@@ -75,13 +73,18 @@ class Upsampling:
                 if 0 <= tap < kernel:
                     phases[r, :, :, reach - j] = weight[:, :, tap].T
         self._conv = Convolution(phases.flatten(0, 1), None, 1, dtype, device)
-        self.bias = (
-            torch.zeros(outputs, device=device) if conv.bias is None else conv.bias.detach().to(device, torch.float32)
-        )
+        self.bias = _bias(conv.bias, outputs, device)
 
     def __call__(self, rows: Tensor) -> Tensor:
         batch, length, _ = rows.shape
         return self._conv(rows).view(batch, length * self.rate, -1)
+
+
+def _bias(bias: Tensor | None, channels: int, device: torch.device) -> Tensor:
+    """In float32 on `device`; zeros where there is none."""
+    if bias is None:
+        return torch.zeros(channels, dtype=torch.float32, device=device)
+    return bias.detach().to(device, torch.float32)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class TorchOps:
         if residual is not None:
             s = s + residual
         channels = s.shape[-1]
-        taps = torch.tensor([*snake.taps, *reversed(snake.taps)], device=x.device).expand(channels, 1, _TAPS)
+        taps = s.new_tensor([*snake.taps, *reversed(snake.taps)]).expand(channels, 1, _TAPS)
         u = F.pad(s.transpose(1, 2), (3, 3), mode="replicate")
         u = F.conv_transpose1d(u, 2 * taps, stride=2, padding=_TAPS - 1, groups=channels)
         u = u + snake.amplitude[:, None] * torch.sin(torch.pi * snake.frequency[:, None] * u).square()

@@ -26,6 +26,16 @@ ENGINE_LIMITS = {torch.float32: 1e-2, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Of the whole: some ten times what rounding does, in fp32 that of TF32. A wrong kernel is caught above."""
 
 
+class _Draw:
+    """Normal numbers in float32 on the CPU, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator, dtype=torch.float32, device="cpu")
+
+
 def check(generator: RowsGenerator, model: BigVGAN) -> float:
     """The relative error of `generator` to `model` in fp32 on the generator's device.
 
@@ -38,8 +48,8 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
     """
     for snake in generator.snakes():
         check_kernels(generator, snake)
-    draw = torch.Generator().manual_seed(0)
-    mel = torch.randn(2, model.config.num_mels, FRAMES, generator=draw) * 2 - 4
+    draw = _Draw(0)
+    mel = draw(2, model.config.num_mels, FRAMES) * 2 - 4
     mel = mel.to(generator.device)
     error = relative_error(generator(mel), eager(model, on_device(model, generator.device), mel))
     if not error <= ENGINE_LIMITS[generator.dtype]:
@@ -51,17 +61,17 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
 
 def check_kernels(generator: RowsGenerator, snake: SnakeParameters) -> None:
     """Both operations, as the generator uses them, on rows as wide as `snake`. Raises `EngineUnavailable`."""
-    draw = torch.Generator().manual_seed(snake.channels)
+    draw = _Draw(snake.channels)
     for length in LENGTHS:
         shape = (2, length, snake.channels)
-        x, stream = (torch.randn(shape, generator=draw).to(generator.dtype) for _ in range(2))
-        bias = torch.randn(snake.channels, generator=draw)
+        x, stream = (draw(*shape).to(generator.dtype) for _ in range(2))
+        bias = draw(snake.channels)
         _check_activation(generator, snake, x.float(), None, None)
         for residual in (None, stream, stream.float()):
             _check_activation(generator, snake, x, bias, residual)
         _check_sum(generator, x, stream, bias, None, torch.float32)
         for dtype in (torch.float32, generator.dtype):
-            _check_sum(generator, x, stream.float(), bias, torch.randn(shape, generator=draw), dtype)
+            _check_sum(generator, x, stream.float(), bias, draw(*shape), dtype)
 
 
 def _check_activation(

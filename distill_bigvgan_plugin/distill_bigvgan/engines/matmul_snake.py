@@ -31,14 +31,14 @@ class MatmulSnake:
         down = activation.downsample.lowpass.filter.detach().float().flatten().tolist()
         # For outputs q0 .. q0 + 31: row p of `_up` is u[2 q0 - 5 + p], of x from q0 - 5.
         positions = 2 * _ROWS + 10
-        self._up = torch.zeros(positions, _ROWS + 10)
-        self._down = torch.zeros(_ROWS, positions)
+        self._up = torch.zeros(positions, _ROWS + 10, dtype=torch.float32, device="cpu")
+        self._down = self._up.new_zeros(_ROWS, positions)
         for p in range(positions):
             half, odd = divmod(p - 5, 2)
             for j in range(6):
                 self._up[p, half + 2 + j + odd] = 2 * up[(10 if odd else 11) - 2 * j]
         for q in range(_ROWS):
-            self._down[q, 2 * q : 2 * q + 12] = torch.tensor(down)
+            self._down[q, 2 * q : 2 * q + 12] = self._up.new_tensor(down)
 
     def __call__(self, x: Tensor, out: Tensor) -> Tensor:
         length, channels = x.shape
@@ -46,7 +46,7 @@ class MatmulSnake:
         for start in range(0, length, slab):
             stop = min(length, start + slab)
             blocks = -(-(stop - start) // _ROWS)
-            places = torch.arange(start - 5, start + blocks * _ROWS + 5).clamp_(0, length - 1)
+            places = torch.arange(start - 5, start + blocks * _ROWS + 5, device="cpu").clamp_(0, length - 1)
             near = x[places].float()
             windows = near.as_strided((blocks, _ROWS + 10, channels), (_ROWS * channels, channels, 1))
             v = torch.matmul(self._up, windows)
