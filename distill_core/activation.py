@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pluggy
@@ -17,9 +17,13 @@ import pluggy
 from . import hookspecs
 from .card import API_VERSION, VocoderCard
 from .discovery import Candidate
-from .errors import DistillError, PluginApiError, PluginBrokenError, PluginError
+from .errors import DistillError, OptionError, PluginApiError, PluginBrokenError, PluginError
+from .suggest import did_you_mean
 
 HOOK = hookspecs.distill_vocoders.__name__
+
+_ARGUMENTS = ("variant", "device", "precision", "mel", "sample_rate", "weights")
+"""What `registry.get` takes for all vocoders, and no option is called."""
 
 
 def new_plugin_manager() -> pluggy.PluginManager:
@@ -144,6 +148,28 @@ def import_factory(candidate: Candidate, card: VocoderCard) -> Any:
     if not callable(factory):
         raise _broken(candidate, f"its factory {card.factory!r} is not callable")
     return factory
+
+
+def check_options(card: VocoderCard, factory: Any, options: Iterable[str]) -> None:
+    """See that a factory takes options of these names; one that takes any, or does not tell, has to see itself.
+
+    Raises:
+        OptionError: naming the first it does not take, and those it takes.
+    """
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())[2:]  # after card and variant
+    except (TypeError, ValueError):
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [each.name for each in parameters if each.kind in named and each.name not in _ARGUMENTS]
+    for name in options:
+        if name not in own:
+            takes = f"Its options: {', '.join(own)}." if own else "It has no options of its own."
+            raise OptionError(
+                f"The vocoder {card.name!r} takes no option {name!r}.{did_you_mean(name, [*own, *_ARGUMENTS])} {takes}"
+            )
 
 
 def load_failure(candidate: Candidate, error: BaseException) -> PluginError:

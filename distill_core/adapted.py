@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from .card import Variant
 from .feed import BufferFeed, StreamFeed, WholeFeed
 from .mel import MelAdapter
+from .mel.compare import check_convertible
 from .mel.spec import MelSpec
 from .report import EngineReport
-from .resample import Resampler, out_samples, resample
+from .resample import Resampler, checked_rate, out_samples, resample
 from .vocoder import VocoderBase
 
 
@@ -53,7 +55,7 @@ class AdaptedVocoder(VocoderBase):
             MissingDependencyError: another sample rate is asked for, and soxr is not installed.
         """
         adapter = None if mel is None or mel == inner.mel else MelAdapter(mel, inner.mel, device=inner.device)
-        if sample_rate == inner.sample_rate:
+        if sample_rate is not None and (sample_rate := checked_rate(sample_rate)) == inner.sample_rate:
             sample_rate = None
         if sample_rate is not None:
             Resampler(inner.sample_rate, sample_rate)  # fails now rather than at the first mel
@@ -136,6 +138,18 @@ class AdaptedVocoder(VocoderBase):
             piece = resample(wave[row, :, :count], native, self._rate)
             made[row, :, : piece.shape[-1]] = piece
         return made
+
+
+def check_adaptable(variant: Variant, *, mel: MelSpec | None = None, sample_rate: int | None = None) -> None:
+    """See that a vocoder of a variant can be adapted so, before it is loaded.
+
+    Raises:
+        MelMismatch, InvalidAudioError, MissingDependencyError: as `AdaptedVocoder.around`.
+    """
+    if mel is not None:
+        check_convertible(mel, variant.mel)
+    if sample_rate is not None:
+        Resampler(variant.sample_rate, checked_rate(sample_rate))
 
 
 class _AdaptedFeed:

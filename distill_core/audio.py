@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidAudioError, MissingDependencyError, OutputExistsError
+from .errors import DistillError, InvalidAudioError, MissingDependencyError, OutputExistsError
+from .resample import checked_rate
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
 FORMATS = (".wav", ".flac", ".ogg")
 """Endings of the audio files that can be written."""
+
+_MAX_CHANNELS = 1024  # libsndfile's
 
 READ = (
     ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
@@ -56,39 +60,74 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
 
 def write_audio(
     path: str | os.PathLike[str],
-    wave: torch.Tensor,
+    wave: torch.Tensor | NDArray[Any],
     sample_rate: int,
     *,
     subtype: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write [channels, samples] to a file, whole or not at all.
+    """Write a waveform to a file, whole or not at all.
 
     Args:
         path: its ending chooses the format.
-        wave: float samples; what exceeds -1..1 is clipped by integer formats.
+        wave: [channels, samples], [samples], or [1, 1, samples] as a vocoder makes it; floating point, full scale
+            at 1: what exceeds -1..1 is clipped by integer formats.
         sample_rate: in Hz.
         subtype: libsndfile's name for the encoding, such as "PCM_16" or "FLOAT"; None for the format's usual.
         overwrite: replace a file that is there.
 
     Raises:
         OutputExistsError: the file exists and `overwrite` is False.
-        InvalidAudioError: the ending or subtype is unknown, or the folder cannot be written to.
+        InvalidAudioError: the waveform or sample rate is none, the ending or subtype is unknown, or the folder
+            cannot be written to.
         MissingDependencyError: soundfile is not installed.
     """
     soundfile = _soundfile()
     path = Path(path)
+    samples, sample_rate = _writable_samples(path, wave), checked_rate(sample_rate, f"{path}: sample_rate")
     check_writable(path, overwrite=overwrite)
     file_format = path.suffix[1:].upper()
     check_encoding(str(path), file_format, subtype)
     try:
         with replacing(path) as temporary:
-            place, samples = os.fsencode(temporary), wave.T.cpu().numpy()
-            soundfile.write(place, samples, sample_rate, format=file_format, subtype=subtype)
+            soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
     except soundfile.LibsndfileError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
     except OSError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
+    """[samples, channels] in float32 or float64."""
+    import torch
+
+    from .arrays import tensor_of
+
+    try:
+        audio = wave.detach() if isinstance(wave, torch.Tensor) else tensor_of(wave)
+    except (TypeError, ValueError) as error:
+        raise InvalidAudioError(f"{path}: a {type(wave).__name__} is no waveform [channels, samples].") from error
+    shape = list(audio.shape)
+    if not audio.dtype.is_floating_point:
+        raise InvalidAudioError(
+            f"{path}: a waveform must be floating point with full scale at 1, not {audio.dtype}. "
+            "Divide 16-bit samples by 32768."
+        )
+    if audio.ndim == 3 and shape[0] > 1:
+        raise InvalidAudioError(f"{path}: {shape} is a batch of {shape[0]} waveforms: write one file of each, wave[i].")
+    if audio.ndim == 3:
+        audio = audio[0]
+    elif audio.ndim == 1:
+        audio = audio[None]
+    if audio.ndim != 2 or audio.shape[0] == 0:
+        raise InvalidAudioError(f"{path}: a waveform must have shape [channels, samples], not {shape}.")
+    if audio.shape[0] > _MAX_CHANNELS:
+        hint = " It looks transposed: wave.T." if audio.shape[1] <= _MAX_CHANNELS else ""
+        raise InvalidAudioError(f"{path}: {shape} has {audio.shape[0]} channels, [channels, samples].{hint}")
+    if not bool(torch.isfinite(audio).all()):
+        raise InvalidAudioError(f"{path}: the waveform holds samples that are NaN or infinite; nothing was written.")
+    samples: NDArray[Any] = (audio if audio.dtype == torch.float64 else audio.float()).T.cpu().numpy()
+    return samples
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
@@ -115,22 +154,22 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if there.is_dir():
         raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
     if there.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: exists already. Use --force to overwrite it.")
+        raise OutputExistsError(f"{path}: exists already. Use --force, or overwrite=True in Python, to overwrite it.")
 
 
-def check_is_file(path: Path, name: str) -> None:
+def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudioError) -> None:
     """See that there is something to be read, and that reading it comes to an end.
 
     Raises:
-        InvalidAudioError: it is not; `name` is what the message calls it.
+        InvalidAudioError, or what `error` says: it is not; `name` is what the message calls it.
     """
     if path.is_file():
         return
     if path.is_dir():
-        raise InvalidAudioError(f"{name}: is a folder, not a file.")
+        raise error(f"{name}: is a folder, not a file.")
     if path.exists():
-        raise InvalidAudioError(f"{name}: is a pipe or a device, which cannot be read here; write it to a file first.")
-    raise InvalidAudioError(f"{name}: there is no such file.")
+        raise error(f"{name}: is a pipe or a device, which cannot be read here; write it to a file first.")
+    raise error(f"{name}: there is no such file.")
 
 
 def check_encoding(name: str, file_format: str, subtype: str | None) -> None:

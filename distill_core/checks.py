@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from .errors import InvalidMelError
+from .arrays import tensor_of
+from .errors import InvalidMelError, OptionError
 from .mel.spec import MelSpec
 
 _WITH_EXTREMES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -29,9 +32,12 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
         if not hasattr(mel, "__array_interface__"):
             raise InvalidMelError(f"A mel must be a torch tensor {expected}, not {type(mel).__name__}.")
         try:
-            mel = torch.from_numpy(mel)
+            mel = tensor_of(mel)
         except TypeError as error:
             raise InvalidMelError(f"A mel must hold floating-point numbers, not {mel.dtype}.") from error
+    if mel.is_nested or mel.layout != torch.strided or mel.is_meta:
+        what = "without data, on the meta device" if mel.is_meta else "sparse or nested: mel.to_dense() converts"
+        raise InvalidMelError(f"A mel must be a plain tensor {expected}; this one is {what}.")
     shape = list(mel.shape)
     if mel.dim() == 4 and mel.shape[1] == 1:
         mel = mel[:, 0]
@@ -39,7 +45,8 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
         hint = " Add the batch axis with mel[None]." if mel.dim() == 2 else ""
         raise InvalidMelError(f"A mel must have the shape {expected}; this one has {shape}.{hint}")
     if not mel.dtype.is_floating_point:
-        raise InvalidMelError(f"A mel must hold floating-point numbers, not {mel.dtype}: mel.float() converts.")
+        hint = "" if mel.dtype.is_complex else ": mel.float() converts"
+        raise InvalidMelError(f"A mel must hold floating-point numbers, not {mel.dtype}{hint}.")
     if mel.shape[1] != bands:
         hint = " It looks transposed: mel.transpose(-1, -2)." if mel.shape[2] == bands else ""
         raise InvalidMelError(
@@ -60,13 +67,39 @@ def checked_lengths(lengths: Sequence[int] | torch.Tensor | None, mel: torch.Ten
     rows, _, frames = mel.shape
     if lengths is None:
         return [frames] * rows
-    values = lengths.tolist() if isinstance(lengths, torch.Tensor) else list(lengths)
-    whole = [value for value in values if not isinstance(value, bool) and int(value) == value]
-    if len(values) != rows or len(whole) != rows or not all(1 <= value <= frames for value in whole):
+    values = lengths.tolist() if hasattr(lengths, "tolist") else lengths
+    values = list(values) if isinstance(values, Iterable) else values
+    if (
+        not isinstance(values, list)
+        or len(values) != rows
+        or not all(_is_whole(value) and 1 <= value <= frames for value in values)
+    ):
         raise InvalidMelError(
-            f"lengths must give a whole number of frames from 1 to {frames} for each of {rows} items, not {values}."
+            f"lengths must give a whole number of frames from 1 to {frames} for each of {rows} items, not {values!r}."
         )
     return [int(value) for value in values]
+
+
+def checked_chunk_frames(frames: Any) -> int:
+    """`chunk_frames` as an int.
+
+    Raises:
+        OptionError: it is no whole number of 1 or more.
+    """
+    if not _is_whole(frames) or frames < 1:
+        raise OptionError(f"chunk_frames must be a whole number of frames, at least 1, not {frames!r}.")
+    return int(frames)
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        value = value.item()
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and float(value).is_integer()
+    )
 
 
 def check_finite(mel: torch.Tensor, lengths: Sequence[int], *, first_frame: int = 0) -> None:
@@ -77,7 +110,7 @@ def check_finite(mel: torch.Tensor, lengths: Sequence[int], *, first_frame: int 
     """
     if mel.dtype in _WITH_EXTREMES and all(extreme.isfinite() for extreme in torch.aminmax(mel)):
         return  # found without a copy of the mel, which may be long
-    finite = torch.isfinite(mel)
+    finite = torch.isfinite(mel if mel.dtype in _WITH_EXTREMES else mel.float())
     if bool(finite.all()):
         return
     for row, length in enumerate(lengths):

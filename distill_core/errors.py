@@ -30,6 +30,10 @@ class UnknownVariantError(DistillError, LookupError):
     """The vocoder exists, but has no variant of this name."""
 
 
+class OptionError(DistillError, ValueError):
+    """An option that the vocoder does not take, or a value that an option cannot have."""
+
+
 class PluginError(DistillError):
     """A plug-in cannot be used; `distribution` names the package it came in, if known."""
 

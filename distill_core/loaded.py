@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import DistillError, PluginError
+from .errors import OptionError, PluginError
 
 if TYPE_CHECKING:
     from .vocoder import VocoderBase
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Slot:
-    """Room for one; `weights` keeps a state dict alive whose id is in the key."""
+    """Room for one; `weights` keeps a state dict alive whose id is in the key, `stamp` says what was in it."""
 
     lock: threading.RLock
     weights: object
+    stamp: object
     vocoder: VocoderBase | None = None
     busy: bool = False
 
@@ -32,19 +33,24 @@ class Loaded:
         self._lock = threading.Lock()
         self._slots: dict[tuple[Any, ...], _Slot] = {}
 
-    def once(self, key: tuple[Any, ...], weights: object, load: Callable[[], VocoderBase]) -> VocoderBase:
+    def once(
+        self, key: tuple[Any, ...], weights: object, stamp: object, load: Callable[[], VocoderBase]
+    ) -> VocoderBase:
         """The vocoder of a key, loaded now if it is not there. A load that fails leaves nothing behind.
 
         Args:
             key: the vocoder's name, then whatever tells it from its other forms.
             weights: what was given as `weights=`.
+            stamp: tells what is in the weights now; a vocoder that was made of something else is let go.
             load: makes it.
 
         Raises:
             PluginError: `load` asks for the same vocoder. Besides, whatever `load` raises.
         """
         with self._lock:
-            slot = self._slots.setdefault(key, _Slot(threading.RLock(), weights))
+            slot = self._slots.get(key)
+            if slot is None or slot.stamp != stamp:
+                slot = self._slots[key] = _Slot(threading.RLock(), weights, stamp)
         with slot.lock:
             if slot.vocoder is None:
                 if slot.busy:
@@ -74,13 +80,13 @@ def identity(weights: object) -> object:
     """What tells one `weights=` argument from another: the path, or the state dict's id.
 
     Raises:
-        DistillError: it is none of these.
+        OptionError: it is none of these.
     """
     if weights is None or isinstance(weights, Mapping):
         return weights if weights is None else ("state dict", id(weights))
     if isinstance(weights, str | os.PathLike):
         return os.path.realpath(os.path.expanduser(os.fspath(weights)))
-    raise DistillError(
+    raise OptionError(
         f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
     )
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .audio import check_is_file
 from .errors import InvalidMelError
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
     """
     import torch
 
+    from .arrays import tensor_of
+
     path = Path(path)
-    if not path.is_file():
-        raise InvalidMelError(f"{path}: there is no such file.")
+    check_is_file(path, str(path), InvalidMelError)
     kind = path.suffix.lower()
     try:
         if kind == ".npy":
             import numpy
 
-            value: Any = torch.from_numpy(numpy.load(path, allow_pickle=False))
+            value: Any = tensor_of(numpy.load(path, allow_pickle=False))
         elif kind == ".safetensors":
             from safetensors.torch import load_file
 

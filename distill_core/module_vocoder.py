@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .card import Variant
+from .checks import checked_chunk_frames
 from .device import check_precision
 from .engines.channels_last import EngineUnavailable
 from .engines.selection import (
@@ -54,6 +55,7 @@ class ModuleVocoder(VocoderBase):
     Raises:
         PrecisionError: fp16 on a CPU.
         EngineError: an unknown engine, or one asked for by name that cannot run here.
+        OptionError: `chunk_frames` is no whole number of 1 or more.
     """
 
     default_chunk_frames = DEFAULT_CHUNK_FRAMES
@@ -73,10 +75,8 @@ class ModuleVocoder(VocoderBase):
         **base: Any,
     ) -> None:
         device = torch.device(device)
-        self._asked = check_precision(precision)
-        self._engine = check_engine(engine)
-        if precision == "fp16" and device.type == "cpu":
-            raise PrecisionError("There is no fp16 on a CPU: use precision='fp32' or 'bf16'.")
+        self.check_placement(device=device, precision=precision, chunk_frames=chunk_frames, engine=engine)
+        self._asked, self._engine = precision, engine
         super().__init__(
             variant,
             halo=halo,
@@ -95,6 +95,28 @@ class ModuleVocoder(VocoderBase):
         self._reload = reload
         self._model: torch.nn.Module | None = model.requires_grad_(False).eval().to(device)
         self._accelerate()
+
+    @classmethod
+    def check_placement(
+        cls,
+        *,
+        device: torch.device | str,
+        precision: str = "fp32",
+        chunk_frames: int | None = None,
+        engine: str = "auto",
+    ) -> None:
+        """See that there can be such a vocoder, before its weights are downloaded or read.
+
+        Raises:
+            PrecisionError, EngineError, OptionError: as the constructor.
+        """
+        kind = torch.device(device).type
+        check_engine(engine)
+        if check_precision(precision) == "fp16" and kind == "cpu":
+            raise PrecisionError("There is no fp16 on a CPU: use precision='fp32' or 'bf16'.")
+        _check_runs_on(engine, kind)
+        if chunk_frames is not None:
+            checked_chunk_frames(chunk_frames)
 
     @property
     def model(self) -> Any:
@@ -131,8 +153,7 @@ class ModuleVocoder(VocoderBase):
     def _accelerate(self) -> None:
         """On a CUDA device, make the engine for it; where it cannot run, keep the reason."""
         self._accelerated = None
-        if self._engine == CUDA and self._home.type != "cuda":
-            raise EngineError(f"engine='cuda' cannot run on {self._home}. engine='auto' runs what can.")
+        _check_runs_on(self._engine, self._home.type)
         if self._home.type == "cuda" and self._engine in ("auto", CUDA):
             try:
                 self._accelerated = self._cuda(self._asked)
@@ -231,3 +252,8 @@ class ModuleVocoder(VocoderBase):
             faster = CUDA if self._home.type == "cuda" else CHANNELS_LAST
             notes.append(f"The faster engine, {faster}, does not run: {reason}.")
         return EngineReport(name, str(self.device), self.precision, tuple(notes))
+
+
+def _check_runs_on(engine: str, kind: str) -> None:
+    if engine == CUDA and kind != "cuda":
+        raise EngineError(f"engine='cuda' cannot run on {kind}. engine='auto' runs what can.")

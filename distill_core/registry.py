@@ -173,6 +173,8 @@ class Registry:
             PluginBlockedError: `DISTILL_VOCODERS_DISABLE` hides it.
             PluginConflictError: two distributions offer it, and nothing says which one is meant.
         """
+        if not isinstance(name, str):
+            raise UnknownVocoderError(f"A vocoder is named by a string, not by a {type(name).__name__}.")
         offers = self._all_candidates().get(name, [])
         settings = self.settings
         if name in settings.disabled and (offers or name in catalog.KNOWN_DISTRIBUTIONS):
@@ -258,6 +260,8 @@ class Registry:
     ) -> VocoderBase:
         """A loaded vocoder, ready to run; the same object for the same arguments, until `unload`.
 
+        Where `weights` names files or tensors that have been written to since, they are loaded anew.
+
         Args:
             name: a name from `names()`, or "auto" (see `resolve`).
             variant: one of the card's variants; by default the card's default.
@@ -275,7 +279,10 @@ class Registry:
             PluginError: the plug-in cannot be used; the original error is its `__cause__`.
             DeviceError: the device is not there, does not work, or is none the vocoder runs on.
             PrecisionError: the precision is unknown, or the device or engine has none such.
+            OptionError: an option the plug-in does not take, or a value that an argument cannot have.
+            MelFormatError: `mel` is neither a `MelSpec` nor the name of a preset.
             MelMismatch: mels in the format `mel` cannot be converted to the vocoder's; with the reasons.
+            InvalidAudioError: `sample_rate` is not a positive whole number, or cannot be made.
             WeightsError: the weights cannot be had, are damaged, or are another model's.
         """
         state = weights if isinstance(weights, Mapping) else None
@@ -283,17 +290,22 @@ class Registry:
         candidate = self.candidate(name)
         card = self.activate(candidate)
         chosen = card.variant(variant)
-        source = MelSpec.preset(mel) if isinstance(mel, str) else mel
+        source = None if mel is None else MelSpec.of(mel)
 
+        from .adapted import check_adaptable
         from .device import check_precision, select_device
+        from .weights.source import stamp
 
         placed = select_device(device, among=card.devices)
         check_precision(precision)
+        if weights is None:  # else it is the weights' own format that counts
+            check_adaptable(chosen, mel=source, sample_rate=sample_rate)
 
         def load() -> VocoderBase:
             from .vocoder import VocoderBase
 
             factory = activation.import_factory(candidate, card)
+            activation.check_options(card, factory, options)
             try:
                 vocoder = factory(card, chosen, device=placed, precision=precision, weights=weights, **options)
             except (DistillError, MemoryError):
@@ -306,7 +318,8 @@ class Registry:
             return vocoder
 
         key = (name, chosen.name, str(placed), precision, identity(weights), hashable(options))
-        vocoder = self._loaded.once(key, weights, load)
+        content = stamp(weights)
+        vocoder = self._loaded.once(key, weights, content, load)
         if vocoder.device != placed:
             vocoder.to(placed)  # somebody moved it since; what `get` returns is where it was asked for
         if source is None and sample_rate is None:
@@ -317,7 +330,7 @@ class Registry:
 
             return AdaptedVocoder.around(vocoder, mel=source, sample_rate=sample_rate)
 
-        return self._loaded.once((*key, source, sample_rate), weights, adapt)
+        return self._loaded.once((*key, source, sample_rate), weights, content, adapt)
 
     def unload(self, name: str | None = None) -> None:
         """Forget loaded vocoders, of one name or all, so that their memory can be freed.

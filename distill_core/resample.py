@@ -29,6 +29,21 @@ def out_samples(samples: int, source_rate: int, target_rate: int) -> int:
     return -(-samples * target_rate // source_rate)
 
 
+def checked_rate(rate: Any, name: str = "sample_rate") -> int:
+    """A sample rate in Hz as an int.
+
+    Raises:
+        InvalidAudioError: it is no positive whole number.
+    """
+    try:
+        whole = 0 if isinstance(rate, bool | str) else int(rate)
+        if whole == rate and whole >= 1:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InvalidAudioError(f"{name} must be a positive whole number of Hz, not {rate!r}.")
+
+
 class Resampler:
     """A stream of audio at another rate; the pieces put together are `resample` of the pieces put together.
 
@@ -45,11 +60,10 @@ class Resampler:
     """
 
     def __init__(self, source_rate: int, target_rate: int, *, channels: int = 1) -> None:
-        for name, value in (("source_rate", source_rate), ("target_rate", target_rate), ("channels", channels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidAudioError(f"{name} must be a positive whole number, not {value!r}.")
-        self.source_rate = source_rate
-        self.target_rate = target_rate
+        self.source_rate = source_rate = checked_rate(source_rate, "source_rate")
+        self.target_rate = target_rate = checked_rate(target_rate, "target_rate")
+        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+            raise InvalidAudioError(f"channels must be a positive whole number, not {channels!r}.")
         self.channels = channels
         self._stream: Any = None
         if source_rate != target_rate:

@@ -17,9 +17,9 @@ import torch
 
 from . import chunking, forking
 from .card import Variant
-from .checks import check_finite, checked_lengths, checked_mel
+from .checks import check_finite, checked_chunk_frames, checked_lengths, checked_mel
 from .device import select_device
-from .errors import PluginError
+from .errors import InvalidMelError, PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
 from .mel import detect
 from .mel.spec import MelSpec
@@ -141,9 +141,7 @@ class VocoderBase(abc.ABC):
 
     @chunk_frames.setter
     def chunk_frames(self, frames: int) -> None:
-        if int(frames) != frames or frames < 1:
-            raise ValueError(f"chunk_frames must be a whole number of frames, at least 1, not {frames!r}.")
-        self._chunk_frames = int(frames)
+        self._chunk_frames = checked_chunk_frames(frames)
 
     def __repr__(self) -> str:
         return (
@@ -213,6 +211,11 @@ class VocoderBase(abc.ABC):
             InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
             MelMismatch: the first frames plainly are of another mel format.
         """
+        if isinstance(mels, torch.Tensor) or hasattr(mels, "__array_interface__"):
+            raise InvalidMelError(
+                "stream takes an iterable of pieces, and this is one mel: mel_to_waveform(mel) vocodes it in bounded "
+                "memory as well; stream(mel.split(64, dim=-1)) gives the waveform piece by piece."
+            )
         feed = self._stream_feed()
         opening: list[torch.Tensor] | None = [] if check_format else None
         done = arrived = 0

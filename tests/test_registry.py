@@ -8,6 +8,7 @@ import sys
 import threading
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from distill_core import Registry, catalog, errors, get_vocoder, hookimpl
@@ -149,16 +150,51 @@ def test_an_unknown_variant_gets_the_list(good: Registry) -> None:
         ({"device": "gpu"}, errors.DeviceError, "gpu"),
         ({"device": "cuda:99"}, errors.DeviceError, "cuda:99"),
         ({"precision": "int8"}, errors.PrecisionError, "int8"),
-        ({"weights": 3}, errors.DistillError, "not int"),
-        ({"mel": "no-such-format"}, errors.DistillError, "no-such-format"),
-        ({"no_such_option": 1}, errors.PluginBrokenError, "no_such_option"),
+        ({"weights": 3}, errors.OptionError, "not int"),
+        ({"mel": "no-such-format"}, errors.MelFormatError, "no-such-format"),
+        ({"mel": 5}, errors.MelFormatError, "not int"),
+        ({"mel": {"n_mels": 5}}, errors.MelFormatError, "MelSpec.from_config"),
+        ({"mel": "distill-vae"}, errors.MelMismatch, "cannot be converted"),
+        ({"sample_rate": 44100.5}, errors.InvalidAudioError, "sample_rate must be"),
+        ({"sample_rate": "44100"}, errors.InvalidAudioError, "sample_rate must be"),
+        ({"sample_rate": True}, errors.InvalidAudioError, "sample_rate must be"),
+        ({"no_such_option": 1}, errors.OptionError, "takes no option 'no_such_option'"),
+        ({"devise": "cpu"}, errors.OptionError, "Did you mean 'device'? Its options: chunk_frames"),
+        ({"chunk_frame": 8}, errors.OptionError, "Did you mean 'chunk_frames'?"),
+        ({"card": None}, errors.OptionError, "takes no option 'card'"),
+        ({"chunk_frames": 0}, errors.OptionError, "not 0"),
+        ({"chunk_frames": "big"}, errors.OptionError, "not 'big'"),
+        ({"chunk_frames": float("nan")}, errors.OptionError, "not nan"),
+        ({"chunk_frames": True}, errors.OptionError, "not True"),
     ],
 )
 def test_bad_arguments_are_named(good: Registry, arguments: dict, error: type[Exception], word: str) -> None:
     with pytest.raises(error) as caught:
         good.get("toy", **arguments)
+    assert isinstance(caught.value, errors.DistillError)
+    assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
     assert word in str(caught.value)
+
+
+def test_a_name_that_is_no_string_is_unknown(good: Registry) -> None:
+    with pytest.raises(errors.UnknownVocoderError, match="not by a list"):
+        good.get(["toy"])  # type: ignore[arg-type]
+
+
+def test_what_is_whole_is_a_number_of_frames_and_a_rate(good: Registry) -> None:
+    assert good.get("toy", device="cpu", chunk_frames=np.int64(7)).chunk_frames == 7
+    assert good.get("toy", device="cpu", sample_rate=16000.0).sample_rate == 16000
+    assert good.get("toy", device="cpu", sample_rate=np.int32(16000)) is good.get(
+        "toy", device="cpu", sample_rate=16000
+    )
+
+
+@pytest.mark.parametrize("what", [{"mel": "distill-vae"}, {"sample_rate": -1}])
+def test_what_cannot_be_adapted_is_said_before_anything_is_loaded(good: Registry, monkeypatch, what: dict) -> None:
+    monkeypatch.setattr(toy, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(ValueError, match="cannot be converted|positive"):
+        good.get("toy", device="cpu", **what)
 
 
 def test_a_factory_that_fails_is_named_with_its_cause_and_tried_again(good: Registry, monkeypatch) -> None:

@@ -87,7 +87,7 @@ def test_an_ended_stream_is_refused_and_an_empty_one_is_empty() -> None:
         stream.process(torch.zeros(1, 10))
 
 
-@pytest.mark.parametrize("rate", [0, -1, 44100.0, "48000", True, None])
+@pytest.mark.parametrize("rate", [0, -1, 44100.5, float("nan"), "48000", True, None])
 def test_a_rate_that_is_none_is_refused(rate: object) -> None:
     with pytest.raises(InvalidAudioError, match="rate"):
         Resampler(44100, rate)  # type: ignore[arg-type]

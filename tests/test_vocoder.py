@@ -140,6 +140,9 @@ def test_an_empty_stream_gives_nothing() -> None:
         (torch.zeros(1, 5, 10, dtype=torch.complex64), ["floating-point"]),
         (torch.zeros(1, 5, 0), ["at least one", "[1, 5, 0]"]),
         (torch.zeros(0, 5, 3), ["at least one"]),
+        (np.zeros((1, 5, 10), dtype=object), ["floating-point", "object"]),
+        (torch.zeros(1, 5, 10, device="meta"), ["plain tensor [B, 5, T]", "meta"]),
+        (torch.zeros(1, 5, 10).to_sparse(), ["plain tensor", "to_dense()"]),
         ([[1.0]], ["torch tensor", "list"]),
         (None, ["torch tensor"]),
     ],
@@ -168,10 +171,59 @@ def test_nan_and_infinity_never_reach_the_model(value: float) -> None:
         list(vocoder.stream(mel.split(4, dim=-1)))
 
 
-@pytest.mark.parametrize("lengths", [[20], [1, 2, 3], [0, 20], [21, 20], [1.5, 2], [True, 3]])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [20],
+        [1, 2, 3],
+        [0, 20],
+        [21, 20],
+        [1.5, 2],
+        [True, 3],
+        20,
+        torch.tensor(20),
+        torch.tensor([[20, 20]]),
+        torch.tensor([float("nan"), 20]),
+        [float("inf"), 20],
+        [None, 20],
+        ["20", "20"],
+    ],
+)
 def test_lengths_that_do_not_fit_are_named(lengths) -> None:
     with pytest.raises(errors.InvalidMelError, match="from 1 to 20 for each of 2 items"):
         ToyVocoder().mel_to_waveform(toy.mel(2, 20), lengths=lengths)
+
+
+@pytest.mark.parametrize("lengths", [np.array([20, 13]), torch.tensor([20.0, 13.0]), [torch.tensor(20), np.int8(13)]])
+def test_lengths_may_be_any_whole_numbers(lengths) -> None:
+    mel = toy.mel(2, 20)
+    want = ToyVocoder().mel_to_waveform(mel, lengths=[20, 13])
+    assert torch.equal(ToyVocoder().mel_to_waveform(mel, lengths=lengths), want)
+
+
+@pytest.mark.parametrize("kind", ["backwards", "big-endian", "read-only", "long double", "transposed"])
+def test_numpy_arrays_of_any_kind_go_in(kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    mel = toy.mel(1, 20).numpy()
+    array, same = {
+        "backwards": lambda: (mel[:, :, ::-1], mel[:, :, ::-1].copy()),
+        "big-endian": lambda: (mel.astype(">f4"), mel),
+        "read-only": lambda: (np.broadcast_to(mel, (2, 5, 20)), np.concatenate([mel, mel])),
+        "long double": lambda: (mel.astype(np.longdouble), mel),
+        "transposed": lambda: (np.ascontiguousarray(mel.transpose(0, 2, 1)).transpose(0, 2, 1), mel),
+    }[kind]()
+    want = ToyVocoder().mel_to_waveform(torch.from_numpy(same))
+    assert torch.equal(ToyVocoder().mel_to_waveform(array), want)
+    streamed = torch.cat(list(ToyVocoder().stream([array[..., :9], array[..., 9:]])), dim=-1)
+    torch.testing.assert_close(streamed, want)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("mel", [toy.mel(3, 20), toy.mel(1, 20).numpy()], ids=["tensor", "array"])
+def test_a_stream_of_one_mel_instead_of_pieces_is_refused(mel) -> None:
+    vocoder = ToyVocoder()
+    with pytest.raises(errors.InvalidMelError, match=r"mel\.split"):
+        next(vocoder.stream(mel))
+    assert vocoder.runs == []
 
 
 def test_pieces_of_a_stream_must_have_one_batch_size() -> None:

@@ -60,7 +60,9 @@ def load(
 
     Raises:
         WeightsError: the weights cannot be had, are damaged, or are those of another model.
+        PrecisionError, EngineError, OptionError: as `ModuleVocoder`, before any weights are fetched.
     """
+    BigVGANVocoder.check_placement(device=device, precision=precision, chunk_frames=chunk_frames, engine=engine)
     checkpoint = load_checkpoint(
         weights, variant.weights, names=BigVGAN.checkpoint_names, progress=progress, tqdm_class=tqdm_class
     )

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
-from ..errors import InvalidMelError, MelMismatch
+from ..errors import InvalidMelError
 from . import refine as refinement
-from .compare import compare
+from .compare import check_convertible
 from .conversion import Conversion
 from .inversion import Inversion, band_values, finish
 from .spec import MelSpec
@@ -28,28 +28,26 @@ class MelAdapter:
     may share one.
 
     Args:
-        source: the format of the mels at hand.
-        target: the format wanted.
+        source: the format of the mels at hand, or a preset's name.
+        target: the format wanted, or a preset's name.
         device: where to compute; the mels come and go there.
         refine: use the learned refinement where there is one for the pair.
 
     Raises:
         MelMismatch: the formats are incompatible; the message says why.
+        MelFormatError: one is neither a `MelSpec` nor a preset.
     """
 
     def __init__(
         self,
-        source: MelSpec,
-        target: MelSpec,
+        source: MelSpec | str,
+        target: MelSpec | str,
         *,
         device: torch.device | str = "cpu",
         refine: bool = True,
     ) -> None:
-        self.comparison = compare(source, target)
-        if self.comparison.kind == "incompatible":
-            raise MelMismatch(
-                f"A mel in the format {source} cannot be converted to {target}: {'; '.join(self.comparison.reasons)}."
-            )
+        source, target = MelSpec.of(source), MelSpec.of(target)
+        self.comparison = check_convertible(source, target)
         self.source = source
         self.target = target
         self._clock = FrameClock(source, target)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arrays import tensor_of
 from ..errors import InvalidAudioError
 from .filters import filterbank
 from .spec import MelSpec
@@ -74,7 +75,7 @@ def expand(mel: Tensor, spec: MelSpec) -> Tensor:
 def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
     """`waveform` as finite `[B, samples]` in float32 or float64."""
     try:
-        audio = waveform if isinstance(waveform, Tensor) else torch.as_tensor(waveform, device="cpu")
+        audio = waveform if isinstance(waveform, Tensor) else tensor_of(waveform)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidAudioError(
             f"A waveform must be a tensor or array of numbers, not {type(waveform).__name__}."
@@ -99,9 +100,11 @@ def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
     samples = audio.shape[1]
     needed = max(spec.padding + 1, spec.n_fft - 2 * spec.padding)
     if samples < needed:
+        transposed = len(shape) == 2 and shape[0] >= needed
+        hint = "It looks like [samples, channels]: pass waveform.T." if transposed else "Pad with zeros."
         raise InvalidAudioError(
             f"{samples} samples ({samples / spec.sample_rate:.3f} s) are too few to analyse with "
-            f"n_fft={spec.n_fft}: at least {needed} are needed. Pad with zeros."
+            f"n_fft={spec.n_fft}: at least {needed} are needed. {hint}"
         )
     if audio.dtype != torch.float64:
         audio = audio.float()

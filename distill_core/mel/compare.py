@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import MelMismatch
 from .spec import MelSpec
 
 # Below these the result would be invented rather than converted.
@@ -39,14 +40,36 @@ class MelComparison:
         return f"{self.kind}: {details}" if details else self.kind
 
 
-def compare(source: MelSpec, target: MelSpec) -> MelComparison:
-    """Whether mels in the format `source` are, can become, or cannot become mels in the format `target`."""
+def compare(source: MelSpec | str, target: MelSpec | str) -> MelComparison:
+    """Whether mels in the format `source` are, can become, or cannot become mels in the format `target`.
+
+    Args:
+        source, target: formats, or names of presets.
+
+    Raises:
+        MelFormatError: one is neither.
+    """
+    source, target = MelSpec.of(source), MelSpec.of(target)
     if source == target:
         return MelComparison(source, target, "exact")
     reasons = _reasons(source, target)
     if reasons:
         return MelComparison(source, target, "incompatible", reasons=tuple(reasons))
     return MelComparison(source, target, "convertible", lost=tuple(_lost(source, target)))
+
+
+def check_convertible(source: MelSpec, target: MelSpec) -> MelComparison:
+    """`compare`, where mels of the one format have to become mels of the other.
+
+    Raises:
+        MelMismatch: they cannot; the message says why.
+    """
+    found = compare(source, target)
+    if found.kind == "incompatible":
+        raise MelMismatch(
+            f"A mel in the format {source} cannot be converted to {target}: {'; '.join(found.reasons)}."
+        )
+    return found
 
 
 def _reasons(source: MelSpec, target: MelSpec) -> list[str]:

@@ -131,6 +131,20 @@ class MelSpec:
             )
         return found
 
+    @classmethod
+    def of(cls, mel: MelSpec | str) -> MelSpec:
+        """`mel` itself, or the preset of this name.
+
+        Raises:
+            MelFormatError: it is neither.
+        """
+        if isinstance(mel, cls):
+            return mel
+        if isinstance(mel, str):
+            return cls.preset(mel)
+        hint = " MelSpec.from_config makes one of a checkpoint's configuration." if isinstance(mel, Mapping) else ""
+        raise MelFormatError(f"A mel format is a MelSpec or the name of a preset, not {type(mel).__name__}.{hint}")
+
     @staticmethod
     def presets() -> tuple[str, ...]:
         """The names of all presets; two of them, HiFi-GAN's and BigVGAN's with `fmax8k`, are one format."""

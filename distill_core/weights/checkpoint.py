@@ -26,6 +26,7 @@ NAMED_PROBLEMS = 5
 MADE_FROM = "source_sha256"
 """The entry of a converted checkpoint's metadata that says what it was made from."""
 
+_CONFIGS = ("config", "h")  # what a configuration beside a state dict is called
 _MAX_CONFIG_BYTES = 1 << 20
 _PICKLES_IN_OLD_FILES = 5  # before torch 1.6: number, version, system, content, keys
 _HARMLESS = re.compile(
@@ -85,8 +86,9 @@ def unwrap(content: object, origin: str) -> CheckpointFile:
 
     config = None
     if isinstance(content, Mapping):
-        stored = [name for name in ("config", "h") if isinstance(content.get(name), Mapping)]
-        config = dict(content[stored[0]]) if stored else None
+        content = {name: value for name, value in content.items() if value is not None or name not in _CONFIGS}
+        stored = [name for name in _CONFIGS if name in content and not isinstance(content[name], torch.Tensor)]
+        config = _as_config(content[stored[0]], f"{origin}: {stored[0]!r}") if stored else None
         if isinstance(content.get("generator"), Mapping):
             content = content["generator"]
         else:
@@ -104,6 +106,18 @@ def unwrap(content: object, origin: str) -> CheckpointFile:
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(f"{origin}: {name} claims {value.numel()} numbers, more than the file holds.")
     return CheckpointFile(dict(content), config)
+
+
+def _as_config(value: object, what: str) -> dict[str, Any]:
+    """A stored configuration as a dict: it may be one, or an object that keeps its settings as attributes."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "__dict__"):
+        return dict(vars(value))
+    raise CheckpointError(
+        f"{what} is a {type(value).__name__}, expected the configuration, a mapping as in config.json. "
+        'Pass weights={"generator": the state dict, "config": the mapping}.'
+    )
 
 
 def check_state_dict(

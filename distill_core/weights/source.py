@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Checkpoint:
             if _identity(path) != identity:
                 raise CheckpointError(
                     f"The weights have to be read again, and {path} is not what it was when they were loaded from "
-                    f"{origin}: load the vocoder anew, after registry.unload() if it came from the registry."
+                    f"{origin}: load the vocoder anew."
                 )
             return _owned(read_checkpoint(path))
 
@@ -109,6 +109,37 @@ def load_checkpoint(
         raise WeightsNotFoundError("These weights are not on the Hub: pass weights=, a folder, file or state dict.")
     folder = ensure(pin, progress=progress, tqdm_class=tqdm_class)
     return _from_cache(folder, pin, names, converted)
+
+
+def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> object:
+    """What is another value once the content of `weights=` is another, as far as that shows without reading it.
+
+    Of a folder that is of every file in it that can be a checkpoint or its configuration, since which of them
+    is taken is the plug-in's to say.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, Mapping):
+        return tuple(_versions(weights))
+    path = Path(weights).expanduser()
+    if path.is_dir():
+        return tuple((each.name, _identity(each)) for each in sorted(path.iterdir()) if _counts(each))
+    return tuple(_identity(each) for each in (path, path.with_name(CONFIG)) if each.is_file())
+
+
+def _counts(path: Path) -> bool:
+    named = path.name == CONFIG or path.name.endswith(ENDINGS) or _TRAINING.match(path.name)
+    return bool(named) and path.is_file()
+
+
+def _versions(state: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield name, *_versions(value)
+        else:
+            # torch counts what is done to a tensor in place, unless it was made in inference mode.
+            counted = hasattr(value, "_version") and not value.is_inference()
+            yield name, id(value), value._version if counted else None
 
 
 def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:

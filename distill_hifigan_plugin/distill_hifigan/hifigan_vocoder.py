@@ -55,7 +55,9 @@ def load(
 
     Raises:
         WeightsError: the weights are not there, are damaged, or are those of another model.
+        PrecisionError, EngineError, OptionError: as `ModuleVocoder`, before any weights are read.
     """
+    HiFiGANVocoder.check_placement(device=device, precision=precision, chunk_frames=chunk_frames, engine=engine)
     source = pretrained_checkpoint(variant.name) if weights is None else weights
     checkpoint = load_checkpoint(source, names=HiFiGAN.checkpoint_names)
     described = variant.with_config(checkpoint.config, own=weights is not None)

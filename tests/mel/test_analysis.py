@@ -62,11 +62,25 @@ def test_the_shortest_audio_is_analysed_and_shorter_refused_with_the_number() ->
         (torch.full((8000,), float("-inf")), "infinite"),
         (torch.zeros(8000, dtype=torch.complex64), "floating"),
         ("a.wav", "str"),
+        (torch.zeros(8000, 2), r"waveform\.T"),
+        (np.zeros((8000, 2)), r"waveform\.T"),
+        (torch.zeros(10, 2), "Pad with zeros"),
+        (np.array([object()]), "array of numbers"),
     ],
 )
 def test_what_is_no_audio_is_refused(wave: object, message: str) -> None:
     with pytest.raises(InvalidAudioError, match=message):
         NVIDIA.analyze(wave)  # type: ignore[arg-type]
+
+
+def test_numpy_arrays_of_any_kind_are_analysed(recwarn: pytest.WarningsRecorder) -> None:
+    wave = np.random.default_rng(0).standard_normal(8000)
+    want = NVIDIA.analyze(torch.from_numpy(wave.astype(np.float32)))
+    assert NVIDIA.analyze(wave).dtype == torch.float64  # type: ignore[arg-type]
+    single = wave.astype(np.float32)
+    for array in (wave.astype(">f4"), single[::-1].copy()[::-1], np.broadcast_to(single, 8000)):
+        assert torch.equal(NVIDIA.analyze(array), want)  # type: ignore[arg-type]
+    assert not recwarn.list
 
 
 def test_precision_and_gradients() -> None:

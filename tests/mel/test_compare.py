@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from distill_core.mel import MelSpec, compare
+from distill_core.errors import MelFormatError
+from distill_core.mel import MelAdapter, MelSpec, compare
 
 VAE = "distill-vae"
 B44 = "bigvgan-44khz-128band-512x"
@@ -123,6 +124,18 @@ def test_what_cannot_be_converted_and_why(changes: dict[str, float], reason: str
     assert found.kind == "incompatible"
     assert not found.lost
     assert any(reason in line for line in found.reasons), str(found)
+
+
+def test_formats_may_be_named() -> None:
+    app, full = MelSpec.preset("distill-vae"), MelSpec.preset("hifigan-22khz-80band")
+    assert compare("distill-vae", "hifigan-22khz-80band") == compare(app, full)
+    adapter = MelAdapter("distill-vae", "hifigan-22khz-80band")
+    assert (adapter.source, adapter.target) == (app, full)
+    for wrong in (5, None, {}):
+        with pytest.raises(MelFormatError, match=f"not {type(wrong).__name__}"):
+            compare("distill-vae", wrong)  # type: ignore[arg-type]
+        with pytest.raises(MelFormatError, match=f"not {type(wrong).__name__}"):
+            MelAdapter(wrong, "distill-vae")  # type: ignore[arg-type]
 
 
 def test_a_difference_in_one_field_is_not_exact() -> None:

@@ -68,6 +68,62 @@ def test_a_folder_a_file_and_a_state_dict_load_the_same(files, tmp_path) -> None
     assert "own weights" in vocoder.variant.name
 
 
+@pytest.mark.parametrize("given", ["folder", "file", "state dict"])
+def test_weights_that_are_written_to_again_are_loaded_anew(files, tmp_path, given: str) -> None:
+    """As by a training that saves to one place, and listens."""
+    folder = checkpoints.write(tmp_path, files)
+    config = checkpoints.bigvgan_config()
+    state = checkpoints.bigvgan_state(config)
+    weights = {
+        "folder": folder,
+        "file": folder / "bigvgan_generator.pt",
+        "state dict": {"generator": state, "config": config},
+    }[given]
+
+    def get(**arguments):
+        return registry.get("bigvgan", device="cpu", weights=weights, **arguments)
+
+    first, adapted = get(), get(sample_rate=44100)
+    before = vocode(first)
+    (folder / "events.log").write_text("step 1")  # which says nothing of the weights
+    assert get() is first
+    assert get(sample_rate=44100) is adapted
+    trained = checkpoints.bigvgan_state(config, seed=1)
+    if given == "state dict":
+        with torch.no_grad():
+            for name, tensor in state.items():
+                tensor.copy_(trained[name])
+    else:
+        torch.save({"generator": trained}, folder / "bigvgan_generator.pt")
+    second = get()
+    assert get() is second
+    want = vocode(registry.get("bigvgan", device="cpu", weights={"generator": trained, "config": config}))
+    assert torch.equal(vocode(second), want)
+    assert not torch.equal(want, before)
+    assert get(sample_rate=44100) is not adapted
+    assert torch.equal(vocode(first), before)  # whoever holds the old one goes on with it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"precision": "fp16"}, errors.PrecisionError),
+        ({"engine": "warp"}, errors.EngineError),
+        ({"engine": "cuda"}, errors.EngineError),
+        ({"chunk_frames": 0}, errors.OptionError),
+        ({"sample_rate": 0}, errors.InvalidAudioError),
+        ({"tqdm": None}, errors.OptionError),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_a_byte_is_fetched(monkeypatch, arguments, error) -> None:
+    """Rather than after half a gigabyte."""
+    from distill_bigvgan import bigvgan_vocoder
+
+    monkeypatch.setattr(bigvgan_vocoder, "load_checkpoint", lambda *_, **__: pytest.fail("it went for the weights"))
+    with pytest.raises(error):
+        registry.get("bigvgan", device="cpu", **arguments)
+
+
 def test_a_bare_state_dict_is_taken_for_the_named_variant() -> None:
     state = checkpoints.bigvgan_state(checkpoints.bigvgan_config())
     with pytest.raises(errors.CheckpointError, match="state dict"):

@@ -8,6 +8,7 @@ import os
 import pickle
 import struct
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,14 @@ def test_what_weights_may_be(tmp_path: Path) -> None:
         read = load_checkpoint({**STATE, key: {"a": 1}})
         assert same(read.state_dict)
         assert read.config == {"a": 1}
+    for stored in (Namespace(a=1), {"a": 1}):
+        assert load_checkpoint({"generator": STATE, "config": stored}).config == {"a": 1}
+        assert load_checkpoint({**STATE, "h": stored}).config == {"a": 1}
+    for state in ({"generator": STATE, "config": None}, {**STATE, "h": None}):
+        assert load_checkpoint(state).config is None
+    for state in ({"generator": STATE, "config": '{"a": 1}'}, {**STATE, "config": '{"a": 1}'}):
+        with pytest.raises(CheckpointError, match="'config' is a str, expected the configuration"):
+            load_checkpoint(state)
     for weights, said in ((tmp_path / "nothing", "There is no"), (None, "not on the Hub")):
         with pytest.raises(WeightsNotFoundError, match=said):
             load_checkpoint(weights)
