@@ -85,7 +85,7 @@ def write_audio(
     soundfile = _soundfile()
     path = Path(path)
     samples, sample_rate = _writable_samples(path, wave), checked_rate(sample_rate, f"{path}: sample_rate")
-    check_writable(path, overwrite=overwrite)
+    check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
     check_encoding(str(path), file_format, subtype)
     try:
@@ -130,7 +130,7 @@ def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
     return samples
 
 
-def check_writable(path: Path, *, overwrite: bool) -> None:
+def check_writable(path: Path, *, overwrite: bool, force: str = "--force") -> None:
     """See before any work is done that a result could be written there.
 
     Raises:
@@ -139,14 +139,14 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in FORMATS:
         what = path.suffix or "a file without ending"
         raise InvalidAudioError(f"{path}: cannot write {what}; use {', '.join(FORMATS)}.")
-    check_free(path, overwrite=overwrite)
+    check_free(path, overwrite=overwrite, force=force)
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
+def check_free(path: Path, *, overwrite: bool, force: str = "--force") -> None:
     """See that a file could be written there as far as what is there goes.
 
     Raises:
-        OutputExistsError: there is a file, and `overwrite` is False.
+        OutputExistsError: there is a file, and `overwrite` is False; `force` is how one would say otherwise.
         InvalidAudioError: there is a folder.
     """
     # As it will be when the folders on the way there have been made: no/../a is a.
@@ -154,7 +154,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
     if there.is_dir():
         raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
     if there.exists() and not overwrite:
-        raise OutputExistsError(f"{path}: exists already. Use --force, or overwrite=True in Python, to overwrite it.")
+        raise OutputExistsError(f"{path}: exists already. Use {force} to overwrite it.")
 
 
 def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudioError) -> None:

@@ -127,7 +127,7 @@ class UnsafeCheckpointError(CheckpointError):
 
 
 class OutputExistsError(DistillError):
-    """An output file exists already and `--force` was not given."""
+    """An output file exists already, and nothing says that it may be overwritten."""
 
 
 class CorpusError(DistillError):

@@ -318,7 +318,9 @@ def test_a_reader_that_goes_away_ends_the_printing_and_not_the_work(sound: Path,
     assert len(list(out.iterdir())) == 5
 
 
-@pytest.mark.parametrize(("rest", "code"), [("2>&-", 0), (">&-", 0), (">/dev/full", 1), ("</dev/null >/dev/null", 0)])
+@pytest.mark.parametrize(
+    ("rest", "code"), [("2>&-", 0), ("2>/dev/full", 0), (">&-", 0), (">/dev/full", 1), ("</dev/null >/dev/null", 0)]
+)
 def test_streams_that_are_closed_or_full(rest: str, code: int, sound: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.wav"
     done = shell(rest, "vocode", sound, "-o", out, "--vocoder", "toy")
@@ -332,6 +334,32 @@ def test_what_the_encoding_lacks_is_printed_escaped(sound: Path, tmp_path: Path)
     command = [sys.executable, "-c", TOY, "vocode", str(sound), "-o", str(out), "--vocoder", "toy"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=True)
     assert "ünïcode \\u2212.wav" in done.stdout.decode("latin-1")
+
+
+def test_an_error_may_have_a_name_in_it_that_is_no_text() -> None:
+    command = [sys.executable, "-m", "distill_core.cli", "explain", b"x\xff"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, text=True)
+    assert done.returncode == 1
+    assert done.stdout.startswith(r"x\udcff: There is no vocoder")
+    command[-2] = "info"
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(r"error: There is no vocoder 'x\udcff'")
+
+
+def test_interrupted_before_anything_is_loaded() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Hook:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'distill_core.cli.playground': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Hook())\n"
+        "from distill_core.cli import main\n"
+        "sys.exit(main(['list']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

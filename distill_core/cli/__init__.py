@@ -13,15 +13,14 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from . import check, compare, doctor, explain, info, list_, new_plugin, playground, vocode, weights
 from .output import patient_streams
-
-COMMANDS = (list_, info, vocode, compare, playground, weights, explain, doctor, check, new_plugin)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    # Here, where whoever presses Ctrl-C during it is heard.
     from .. import __version__
+    from . import check, compare, doctor, explain, info, list_, new_plugin, playground, vocode, weights
 
     parser = argparse.ArgumentParser(
         prog="distill-vocoder",
@@ -30,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"distill-core {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="say on stderr what is being done")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for command in (list_, info, vocode, compare, playground, weights, explain, doctor, check, new_plugin):
         command.add_parser(subparsers)
     return parser
 

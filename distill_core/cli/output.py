@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 
-class _Stdout:
-    """A stream that never stops the work: where it cannot be written to, nothing more is.
+class _Patient:
+    """A stream that never stops the work: what it cannot say is escaped, and where it takes nothing, nothing more goes.
 
     Args:
         stream: the real one.
@@ -45,16 +45,17 @@ class _Stdout:
 
 
 @contextmanager
-def patient_streams() -> Iterator[_Stdout]:
-    """stdout as one that never stops the work, and a stderr even where the process was started without."""
+def patient_streams() -> Iterator[_Patient]:
+    """stdout and stderr as ones that never stop the work, even where the process was started without; yields stdout."""
     before = sys.stdout, sys.stderr
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        stdout = _Stdout(nowhere if sys.stdout is None else sys.stdout)
-        sys.stdout, sys.stderr = stdout, nowhere if sys.stderr is None else sys.stderr  # type: ignore[assignment]
+        stdout, stderr = (_Patient(nowhere if stream is None else stream) for stream in before)
+        sys.stdout, sys.stderr = stdout, stderr  # type: ignore[assignment]
         try:
             yield stdout
         finally:
             stdout.flush()
+            stderr.flush()
             sys.stdout, sys.stderr = before
 
 
