@@ -292,18 +292,18 @@ class Registry:
         chosen = card.variant(variant)
         source = None if mel is None else MelSpec.of(mel)
 
-        from .adapted import check_adaptable
         from .device import check_precision, select_device
         from .weights.source import stamp
 
         placed = select_device(device, among=card.devices)
         check_precision(precision)
-        if weights is None:  # else it is the weights' own format that counts
-            check_adaptable(chosen, mel=source, sample_rate=sample_rate)
 
         def load() -> VocoderBase:
+            from .adapted import check_adaptable
             from .vocoder import VocoderBase
 
+            if weights is None:  # else it is the weights' own format that counts
+                check_adaptable(chosen, mel=source, sample_rate=sample_rate)
             factory = activation.import_factory(candidate, card)
             activation.check_options(card, factory, options)
             try:

@@ -98,10 +98,14 @@ def load_checkpoint(
         return Checkpoint(_apart(held.state_dict), held.config, "a state dict")
     if weights is not None:
         path = Path(weights).expanduser()
-        if path.is_dir():
-            return _from_folder(path, names, converted)
-        if path.exists():
-            return _from_file(path, converted)
+        try:
+            if path.is_dir():
+                os.listdir(path)  # a folder that may not be read would seem to be empty
+                return _from_folder(path, names, converted)
+            if path.exists():
+                return _from_file(path, converted)
+        except PermissionError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
         raise WeightsNotFoundError(
             f"There is no {path}: weights= takes a folder, a file or a state dict that is here already."
         )
@@ -122,9 +126,12 @@ def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> object:
     if isinstance(weights, Mapping):
         return tuple(_versions(weights))
     path = Path(weights).expanduser()
-    if path.is_dir():
-        return tuple((each.name, _identity(each)) for each in sorted(path.iterdir()) if _counts(each))
-    return tuple(_identity(each) for each in (path, path.with_name(CONFIG)) if each.is_file())
+    try:
+        if path.is_dir():
+            return tuple((each.name, _identity(each)) for each in sorted(path.iterdir()) if _counts(each))
+        return tuple(_identity(each) for each in (path, path.with_name(CONFIG)) if each.is_file())
+    except OSError:  # it cannot be looked at, as loading it will say
+        return None
 
 
 def _counts(path: Path) -> bool:

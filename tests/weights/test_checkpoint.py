@@ -6,9 +6,12 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import struct
+import tempfile
 import zipfile
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ import torch
 
 from distill_core.errors import CheckpointError, UnsafeCheckpointError, WeightsNotFoundError
 from distill_core.weights import check_state_dict, load_checkpoint, read_checkpoint, read_config
+from distill_core.weights.source import stamp
 
 STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3)}
 
@@ -296,3 +300,29 @@ def test_a_bigvgan_that_does_not_fit_is_refused_by_name(tmp_path: Path, change: 
     assert sum(name in said for name in names) == 5
     assert "2 more" in said
     assert "\n" not in said
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """A folder that anybody may enter, and nobody's rights while root runs the tests."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "locked").mkdir(mode=0o000)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        (folder / "locked").chmod(0o700)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+@pytest.mark.parametrize("name", ["locked", "locked/model.pt"])
+def test_a_folder_that_may_not_be_read_is_not_called_empty(as_nobody: Path, name: str) -> None:
+    assert stamp(as_nobody / name) is None
+    with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+        load_checkpoint(as_nobody / name)
