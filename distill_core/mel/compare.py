@@ -44,10 +44,11 @@ def compare(source: MelSpec | str, target: MelSpec | str) -> MelComparison:
     """Whether mels in the format `source` are, can become, or cannot become mels in the format `target`.
 
     Args:
-        source, target: formats, or names of presets.
+        source: the format at hand, or a preset's name.
+        target: the format wanted, or a preset's name.
 
     Raises:
-        MelFormatError: one is neither.
+        MelFormatError: one is neither a `MelSpec` nor a preset.
     """
     source, target = MelSpec.of(source), MelSpec.of(target)
     if source == target:
