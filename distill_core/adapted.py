@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -73,6 +73,10 @@ class AdaptedVocoder(VocoderBase):
     def device(self) -> torch.device:
         return self._inner.device
 
+    @property
+    def precision(self) -> str:
+        return self._inner.precision
+
     def to(self, device: torch.device | str) -> VocoderBase:
         self._inner.to(device)  # which also chooses its engine anew
         if self._adapter is not None:
@@ -90,9 +94,9 @@ class AdaptedVocoder(VocoderBase):
             notes.append(f"The waveform is resampled from {self._inner.sample_rate} to {self._rate} Hz by soxr, VHQ.")
         return EngineReport(report.engine, report.device, report.precision, tuple(notes))
 
-    def stream(self, mels: Iterable[torch.Tensor], *, check_format: bool = True) -> Iterator[torch.Tensor]:
+    def _stream(self, mels: Iterator[torch.Tensor], check_format: bool) -> Iterator[torch.Tensor]:
         resampler = None
-        for wave in super().stream(mels, check_format=check_format):
+        for wave in super()._stream(mels, check_format):
             if self._rate == self._inner.sample_rate:
                 yield wave
                 continue

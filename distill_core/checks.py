@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from .arrays import tensor_of
-from .errors import InvalidMelError, OptionError
+from .errors import InvalidMelError, OptionError, PluginError
 from .mel.spec import MelSpec
 
 _WITH_EXTREMES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -72,7 +72,7 @@ def checked_lengths(lengths: Sequence[int] | torch.Tensor | None, mel: torch.Ten
     if (
         not isinstance(values, list)
         or len(values) != rows
-        or not all(_is_whole(value) and 1 <= value <= frames for value in values)
+        or not all(is_whole(value) and 1 <= value <= frames for value in values)
     ):
         raise InvalidMelError(
             f"lengths must give a whole number of frames from 1 to {frames} for each of {rows} items, not {values!r}."
@@ -86,12 +86,50 @@ def checked_chunk_frames(frames: Any) -> int:
     Raises:
         OptionError: it is no whole number of 1 or more.
     """
-    if not _is_whole(frames) or frames < 1:
+    if not is_whole(frames) or frames < 1:
         raise OptionError(f"chunk_frames must be a whole number of frames, at least 1, not {frames!r}.")
     return int(frames)
 
 
-def _is_whole(value: Any) -> bool:
+def checked_pieces(mels: Any, spec: MelSpec) -> Iterator[Any]:
+    """What goes through the pieces of a mel; the pieces themselves are looked at when they arrive.
+
+    Raises:
+        InvalidMelError: it is one mel, or nothing that can be gone through.
+    """
+    pieces = f"an iterable of pieces [B, {spec.n_mels}, t]"
+    if isinstance(mels, torch.Tensor) or hasattr(mels, "__array_interface__"):
+        raise InvalidMelError(
+            f"stream takes {pieces}, and this is one mel: mel_to_waveform(mel) vocodes it in bounded memory as well; "
+            "stream(mel.split(64, dim=-1)) gives the waveform piece by piece."
+        )
+    try:
+        return iter(mels)
+    except TypeError as error:
+        hint = " Go through an asynchronous one in a thread." if hasattr(mels, "__aiter__") else ""
+        raise InvalidMelError(f"stream takes {pieces}, not {type(mels).__name__}.{hint}") from error
+
+
+def check_returned(who: str, wave: Any, mel: torch.Tensor, expected: tuple[int, ...]) -> None:
+    """See that what a model or back-end made of `mel` is a waveform of the shape expected.
+
+    Raises:
+        PluginError: saying what `who` returned.
+    """
+    if isinstance(wave, torch.Tensor):
+        if tuple(wave.shape) == expected and wave.dtype.is_floating_point:
+            return
+        found = f"{list(wave.shape)} of {wave.dtype}"
+    else:
+        found = f"a {type(wave).__name__}"
+    raise PluginError(
+        f"{who} returned {found} for a mel of {list(mel.shape)}; the contract asks for a floating-point tensor "
+        f"{list(expected)}."
+    )
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, of Python, numpy or torch."""
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         value = value.item()
     return (
@@ -103,14 +141,14 @@ def _is_whole(value: Any) -> bool:
 
 
 def check_finite(mel: torch.Tensor, lengths: Sequence[int], *, first_frame: int = 0) -> None:
-    """See that no NaN or infinity is among the true frames of `mel` [B, n_mels, T].
+    """See that no NaN or infinity is among the true frames of `mel` [B, n_mels, T], nor what float32 makes one of.
 
     Raises:
         InvalidMelError: naming item, band and frame of the first; frames are counted from `first_frame`.
     """
-    if mel.dtype in _WITH_EXTREMES and all(extreme.isfinite() for extreme in torch.aminmax(mel)):
+    if mel.dtype in _WITH_EXTREMES and all(extreme.float().isfinite() for extreme in torch.aminmax(mel)):
         return  # found without a copy of the mel, which may be long
-    finite = torch.isfinite(mel if mel.dtype in _WITH_EXTREMES else mel.float())
+    finite = torch.isfinite(mel.float())
     if bool(finite.all()):
         return
     for row, length in enumerate(lengths):
@@ -119,6 +157,6 @@ def check_finite(mel: torch.Tensor, lengths: Sequence[int], *, first_frame: int 
             band, frame = bad[bad[:, 1].argmin()].tolist()
             value = mel[row, band, frame].item()
             raise InvalidMelError(
-                f"A mel must be finite; this one holds {len(bad)} values that are not, the first ({value}) "
+                f"A mel must be finite in float32; this one holds {len(bad)} values that are not, the first ({value}) "
                 f"in item {row}, band {band}, frame {first_frame + frame}."
             )

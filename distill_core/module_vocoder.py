@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from .card import Variant
-from .checks import checked_chunk_frames
+from .checks import check_returned, checked_chunk_frames
 from .device import check_precision
 from .engines.channels_last import EngineUnavailable
 from .engines.selection import (
@@ -187,26 +187,39 @@ class ModuleVocoder(VocoderBase):
         return why_not_channels_last(self.precision)
 
     def _prepared(self) -> Fast | None:
-        """The fast engine, made on first use; None where the eager one runs."""
-        if self._fast is not None or self._passed_over is not None or self._engine == EAGER:
-            return self._fast
-        self._passed_over = self._why_eager(self._home)
-        if self._passed_over is None:
-            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            try:
-                with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-                    fast = self._channels_last(dtype)
-                    self._fast = tried(fast, lambda mel: self.model(mel)[:, 0], self.mel.n_mels, dtype)
-                if self._reload is not None:
-                    self._model = None  # its weights are in the engine, packed
-            except (EngineUnavailable, RuntimeError) as error:
-                self._passed_over = str(error).partition("\n")[0]
-                if self._asked == "auto":
-                    self._precision = "fp32"
-                if self._engine == CHANNELS_LAST:
-                    raise EngineError(f"engine='channels-last' cannot run here: {self._passed_over}.") from error
-                log.warning("%s runs eagerly, which is slower: %s", self, self._passed_over)
+        """The fast engine, made on first use; None where the eager one runs.
+
+        Raises:
+            EngineError: it was asked for by name, and cannot run here.
+        """
+        if self._fast is None and self._passed_over is None and self._engine != EAGER:
+            self._passed_over = self._prepare()
+        if self._passed_over is not None and self._engine == CHANNELS_LAST and self._home.type == "cpu":
+            raise EngineError(f"engine='channels-last' cannot run here: {self._passed_over}.")
         return self._fast
+
+    def _prepare(self) -> str | None:
+        """Make the fast engine; returns why that cannot be done, if it cannot."""
+        reason = self._why_eager(self._home)
+        if reason is None:
+            reason = self._try()
+        if reason is not None and self._asked == "auto" and self._precision != "fp32":
+            self._precision = "fp32"
+            reason = self._why_eager(self._home) or self._try()
+        if reason is not None and self._has_channels_last and self._home.type == "cpu":
+            log.warning("%s runs eagerly, which is slower: %s", self, reason)
+        return reason
+
+    def _try(self) -> str | None:
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        try:
+            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+                self._fast = tried(self._channels_last(dtype), self._run_eagerly, self.mel.n_mels, dtype)
+        except (EngineUnavailable, RuntimeError) as error:
+            return str(error).partition("\n")[0]
+        if self._reload is not None:
+            self._model = None  # its weights are in the engine, packed
+        return None
 
     def _move(self, device: torch.device) -> None:
         self.model.to(device)
@@ -232,8 +245,14 @@ class ModuleVocoder(VocoderBase):
         # A call that fell back to the CPU for lack of memory has no fp16 there, and computes in fp32.
         half = None if mel.device.type == "cpu" and self.precision == "fp16" else _AUTOCAST.get(self.precision)
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
-            wave: torch.Tensor = self.model(mel)
-        return wave[:, 0].float()
+            return self._run_eagerly(mel).float()
+
+    def _run_eagerly(self, mel: torch.Tensor) -> torch.Tensor:
+        """[B, n_mels, T] -> [B, T * hop_length], by the module itself."""
+        model = self.model
+        wave: torch.Tensor = model(mel)
+        check_returned(type(model).__name__, wave, mel, (mel.shape[0], 1, mel.shape[2] * self.hop_length))
+        return wave[:, 0]
 
     def report(self) -> EngineReport:
         """Which engine runs, where, in what precision, and why not a faster one; makes the engine ready."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,14 +16,23 @@ import torch
 
 from . import chunking, forking
 from .card import Variant
-from .checks import check_finite, checked_chunk_frames, checked_lengths, checked_mel
+from .checks import (
+    check_finite,
+    check_returned,
+    checked_chunk_frames,
+    checked_lengths,
+    checked_mel,
+    checked_pieces,
+    is_whole,
+)
 from .device import select_device
-from .errors import InvalidMelError, PluginError
+from .errors import DistillError, PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
 from .mel import detect
 from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
 from .report import EngineReport
+from .turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +46,7 @@ class VocoderBase(abc.ABC):
 
     Args:
         variant: what is loaded: name, mel format, sample rate.
-        halo: frames of context on each side that an output frame depends on.
+        halo: frames of context on each side that an output frame depends on, 0 or more.
         device: where it runs.
         precision: what it computes in; the waveform is float32 in any case.
         chunk_frames: how many frames (of all rows of a batch together) go through the model at once,
@@ -55,13 +63,15 @@ class VocoderBase(abc.ABC):
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     ) -> None:
         self._variant = variant
+        if not is_whole(halo) or halo < 0:
+            raise ValueError(f"halo must be a whole number of frames, 0 or more, not {halo!r}.")
         self._halo = int(halo)
         self._device = torch.device(device)
         self._precision = precision
         self.chunk_frames = chunk_frames
         # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
         # while the model moves from one device to another.
-        self._turn = threading.RLock()
+        self._turn = Turn()
         self._process = os.getpid()
         forking.watch(self)
 
@@ -69,7 +79,16 @@ class VocoderBase(abc.ABC):
         """In the child of a fork: nobody else is computing here, whatever the parent was doing."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self._turn = threading.RLock()
+            self._turn = Turn()
+        # The threads of torch's OpenMP pool do not live on in a fork, and an operation that counts on them would
+        # wait forever. torch's own data loader workers compute on one, too.
+        torch.set_num_threads(1)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A loaded vocoder can be neither pickled nor copied: hand on the arguments of registry.get, and call it "
+            "in each process."
+        )
 
     # What a back-end implements
 
@@ -86,6 +105,8 @@ class VocoderBase(abc.ABC):
 
     def _move(self, device: torch.device) -> None:
         """Bring the model to another device. By default moves `self.model`."""
+        if not hasattr(self, "model"):
+            raise PluginError(f"{type(self).__name__} cannot be moved: it has no `model`, nor a `_move` of its own.")
         self.model.to(device)
 
     model: Any
@@ -187,6 +208,7 @@ class VocoderBase(abc.ABC):
         Raises:
             InvalidMelError: rank, bands, dtype, NaN or infinity, no frames; or `lengths` that do not fit.
             MelMismatch: the values plainly are of another mel format.
+            PluginError: the model breaks the contract, or makes NaN or infinity of this mel.
         """
         mel = checked_mel(mel, self.mel)
         frames = checked_lengths(lengths, mel)
@@ -210,12 +232,13 @@ class VocoderBase(abc.ABC):
         Raises:
             InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.
             MelMismatch: the first frames plainly are of another mel format.
+            PluginError: as `mel_to_waveform`.
         """
-        if isinstance(mels, torch.Tensor) or hasattr(mels, "__array_interface__"):
-            raise InvalidMelError(
-                "stream takes an iterable of pieces, and this is one mel: mel_to_waveform(mel) vocodes it in bounded "
-                "memory as well; stream(mel.split(64, dim=-1)) gives the waveform piece by piece."
-            )
+        return self._stream(checked_pieces(mels, self.mel), check_format)
+
+    # How it does it
+
+    def _stream(self, mels: Iterator[torch.Tensor], check_format: bool) -> Iterator[torch.Tensor]:
         feed = self._stream_feed()
         opening: list[torch.Tensor] | None = [] if check_format else None
         done = arrived = 0
@@ -239,8 +262,6 @@ class VocoderBase(abc.ABC):
         if feed.available > done:
             yield from self._render_range(feed, done, feed.available)
 
-    # How it does it
-
     def _feed(self, mel: torch.Tensor, lengths: list[int]) -> WholeFeed:
         """Frames in the model's own format from a mel in the format `self.mel`."""
         return TensorFeed(mel, lengths)
@@ -257,6 +278,7 @@ class VocoderBase(abc.ABC):
         ):
             for rows, window, total in chunking.batches(feed.lengths, chunk=self.chunk_frames, halo=self.halo):
                 run(wave[:, 0], rows, window, total)
+        self._check_sound(wave)
         return self._delivered(wave, [frames * hop for frames in feed.lengths])
 
     def _delivered(self, wave: torch.Tensor, samples: Sequence[int]) -> torch.Tensor:
@@ -276,7 +298,19 @@ class VocoderBase(abc.ABC):
                     stop=chunk.stop,
                 ):
                     run(wave[:, 0], rows, window, total)
+            self._check_sound(wave, chunk.start)
             yield wave
+
+    def _check_sound(self, wave: torch.Tensor, first_frame: int = 0) -> None:
+        """See that no NaN or infinity is in `wave` [B, 1, n], which begins at a frame of the model's own format."""
+        if all(extreme.isfinite() for extreme in torch.aminmax(wave)):
+            return
+        bad = (~torch.isfinite(wave[:, 0])).nonzero()
+        item, sample = bad[bad[:, 1].argmin()].tolist()
+        raise PluginError(
+            f"{self.variant.name} makes NaN or infinity of this mel in {self.precision}, first in item {item}, frame "
+            f"{first_frame + sample // self.hop_length}. Are its weights damaged, or is the mel none of a sound?"
+        )
 
     def _waveform(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=self.device)
@@ -285,17 +319,17 @@ class VocoderBase(abc.ABC):
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
         # The precision is the vocoder's to choose, whatever the caller's autocast says.
         with self._turn, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            self._context = context
+            if self._turn.running:
+                raise DistillError(
+                    "This vocoder is in the middle of a run, and was called again from within: by a signal handler, "
+                    "or by its own model."
+                )
+            self._turn.running, self._context = True, context
             try:
                 wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
             finally:
-                self._context = (0, 0)
-        expected = (mel.shape[0], mel.shape[-1] * self.hop_length)
-        if tuple(wave.shape) != expected:
-            raise PluginError(
-                f"{type(self).__name__}._vocode returned {list(wave.shape)} for a mel of {list(mel.shape)}; "
-                f"the contract asks for {list(expected)}."
-            )
+                self._turn.running, self._context = False, (0, 0)
+        check_returned(f"{type(self).__name__}._vocode", wave, mel, (mel.shape[0], mel.shape[-1] * self.hop_length))
         return wave
 
 

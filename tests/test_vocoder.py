@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
+import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core import errors
+from distill_core import ModuleVocoder, VocoderBase, errors
 from tests import toy
 from tests.toy import HALO, MEL, ToyVocoder
 
@@ -218,11 +221,36 @@ def test_numpy_arrays_of_any_kind_go_in(kind: str, recwarn: pytest.WarningsRecor
     assert not recwarn.list
 
 
+def test_numbers_beyond_float32_never_reach_the_model() -> None:
+    mel = toy.mel(2, 20).double()
+    mel[1, 3, 17] = 1e300
+    vocoder = ToyVocoder()
+    with pytest.raises(errors.InvalidMelError, match=r"\(1e\+300\) in item 1, band 3, frame 17"):
+        vocoder.mel_to_waveform(mel)
+    assert vocoder.runs == []
+    with pytest.raises(errors.InvalidMelError, match=r"\(1e\+300\) in item 1, band 3, frame 17"):
+        list(vocoder.stream(mel.split(4, dim=-1)))
+
+
+@pytest.mark.parametrize("mels", [None, 3, toy.mel])
+def test_a_stream_of_nothing_to_go_through_is_refused_at_once(mels) -> None:
+    with pytest.raises(errors.InvalidMelError, match=r"iterable of pieces \[B, 5, t\]"):
+        ToyVocoder().stream(mels)
+
+
+def test_an_asynchronous_stream_is_refused_with_what_to_do() -> None:
+    async def pieces():
+        yield toy.mel()
+
+    with pytest.raises(errors.InvalidMelError, match="in a thread"):
+        ToyVocoder().stream(pieces())
+
+
 @pytest.mark.parametrize("mel", [toy.mel(3, 20), toy.mel(1, 20).numpy()], ids=["tensor", "array"])
 def test_a_stream_of_one_mel_instead_of_pieces_is_refused(mel) -> None:
     vocoder = ToyVocoder()
     with pytest.raises(errors.InvalidMelError, match=r"mel\.split"):
-        next(vocoder.stream(mel))
+        vocoder.stream(mel)
     assert vocoder.runs == []
 
 
@@ -270,8 +298,78 @@ def test_a_chunk_size_must_be_a_number_of_frames(frames) -> None:
 def test_a_back_end_that_breaks_the_contract_is_named() -> None:
     vocoder = ToyVocoder()
     vocoder._vocode = lambda mel: torch.zeros(1, 3)
-    with pytest.raises(errors.PluginError, match=r"returned \[1, 3\] for a mel of \[2, 5, 50\].*\[2, 800\]"):
+    with pytest.raises(errors.PluginError, match=r"returned \[1, 3\] of .* for a mel of \[2, 5, 50\].*\[2, 800\]"):
         vocoder.mel_to_waveform(toy.mel())
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda wave: wave[:, 0], r"ToyModel returned \[2, 800\] of torch.float32 .*\[2, 1, 800\]"),
+        (lambda wave: wave.expand(-1, 2, -1), r"returned \[2, 2, 800\]"),
+        (lambda wave: (wave * 32767).to(torch.int16), "returned .* of torch.int16 .*floating-point"),
+        (lambda wave: wave > 0, "returned .* of torch.bool"),
+        (lambda wave: (wave, None), "returned a tuple"),
+        (lambda wave: None, "returned a NoneType"),
+    ],
+)
+def test_a_model_that_makes_no_waveform_is_named(returned, words: str) -> None:
+    vocoder = ToyVocoder()
+    right = vocoder.model.forward
+    vocoder.model.forward = lambda mel: returned(right(mel))
+    with pytest.raises(errors.PluginError, match=words):
+        vocoder.mel_to_waveform(toy.mel())
+
+
+def test_a_model_that_makes_no_numbers_is_named_with_the_place() -> None:
+    vocoder = ToyVocoder(chunk_frames=8)
+
+    def spoil(module: torch.nn.Module, given: object, wave: torch.Tensor) -> torch.Tensor:
+        if len(vocoder.runs) == 3:  # of frames 16 to 23, with a halo of 3 before them
+            wave[-1, 0, 5 * HOP + 1] = float("nan")
+        return wave
+
+    vocoder.model.register_forward_hook(spoil)
+    with pytest.raises(errors.PluginError, match="plain makes NaN or infinity .* in fp32, first in item 0, frame 18"):
+        vocoder.mel_to_waveform(toy.mel(1, 48))
+    vocoder.runs.clear()
+    pieces = vocoder.stream([toy.mel(1, 48)])
+    with pytest.raises(errors.PluginError, match="first in item 0, frame 17"):  # of frames 15 to 22
+        list(pieces)
+
+
+@pytest.mark.parametrize("halo", [2.9, -1, "3", None, True])
+def test_a_halo_is_a_number_of_frames(halo) -> None:
+    with pytest.raises(ValueError, match="halo must be a whole number"):
+        ModuleVocoder(toy.ToyModel(), toy.VARIANT, halo=halo)
+
+
+def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
+    class Bare(VocoderBase):
+        def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+            return mel.new_zeros(mel.shape[0], mel.shape[2] * self.hop_length)
+
+    vocoder = Bare(toy.VARIANT, halo=0)
+    assert vocoder.mel_to_waveform(toy.mel()).shape == (2, 1, 800)
+    with pytest.raises(errors.PluginError, match="Bare cannot be moved.*`_move`"):
+        vocoder._place(torch.device("cpu"))
+
+
+def test_a_vocoder_stays_in_its_process() -> None:
+    for leave in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"arguments of registry\.get"):
+            leave(ToyVocoder())
+
+
+def test_a_run_within_a_run_is_refused() -> None:
+    """As from a signal handler: the two would share their buffers."""
+    vocoder = ToyVocoder()
+    vocoder.model.register_forward_hook(lambda *_: vocoder.mel_to_waveform(toy.mel()))
+    with pytest.raises(errors.DistillError, match="in the middle of a run"):
+        vocoder.mel_to_waveform(toy.mel())
+    again = ToyVocoder()
+    inner = iter(again.stream(toy.mel().split(10, dim=-1)))
+    again.mel_to_waveform(toy.mel(), progress=lambda *_: next(inner, None))  # between runs it is nobody's business
 
 
 class Accelerated(ToyVocoder):
@@ -330,7 +428,8 @@ def test_other_errors_on_the_cpu_fallback_still_bring_the_vocoder_home() -> None
     with pytest.raises(ZeroDivisionError):
         vocoder.mel_to_waveform(toy.mel())
     assert vocoder.moves == ["cpu", "cuda"]
-    assert vocoder._turn.acquire(blocking=False)  # nobody holds the lock any more
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(vocoder._turn.acquire, 5).result()  # nobody holds the lock any more
 
 
 def test_threads_may_share_a_vocoder() -> None:

@@ -117,7 +117,8 @@ def rows_of(image: Tensor) -> Tensor:
 
 def room(reach: int) -> Workspace:
     """Where the signals of layers are kept that reach so many rows to each side, at most."""
-    return Workspace(-(-reach // 16) * 16, after=(TILE_BYTES, reach + 4 * LEAST_ROWS))
+    most = reach + 1  # see `_beyond`
+    return Workspace(-(-most // 16) * 16, after=(TILE_BYTES, most + 4 * LEAST_ROWS))
 
 
 def around(x: Tensor, start: int, stop: int) -> Tensor:

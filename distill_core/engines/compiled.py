@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+PREPARING = threading.RLock()
+"""Held by whoever imports numba and compiles. A fork waits for it: numba has a lock of its own, and so has each module
+while it is imported, which in a child that is forked meanwhile nobody would ever open."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=PREPARING.acquire, after_in_parent=PREPARING.release, after_in_child=PREPARING.release)
 
 
 def why_not(prepare: Callable[[], None]) -> str | None:
@@ -18,7 +27,8 @@ def why_not(prepare: Callable[[], None]) -> str | None:
         None when they are ready; else why they are not and what to do, as the rest of a sentence.
     """
     try:
-        prepare()
+        with PREPARING:
+            prepare()
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise

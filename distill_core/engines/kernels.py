@@ -1,15 +1,20 @@
 """What kernels compiled by numba are made of, and how they are compiled and kept.
 
 A kernel takes one pointer, to a descriptor of int64 whose first is a counter, and works on tiles until none is left:
-any number of threads may be sent into it with the same descriptor (`team.run`). It knows no shapes and is compiled
-once for all of them; machine code is kept on disk, for later processes, until the file that the kernel stands in is
-another: whoever changes this one, or what a kernel is generated from, clears `__pycache__`.
+any number of threads may be sent into it with the same descriptor (`team.run`). The second counts who is within, for
+a thread that finds no memory leaves a kernel without a word. A kernel knows no shapes and is compiled once for all of
+them; machine code is kept on disk, for later processes, as long as the sources are the same that it was made of.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import hashlib
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -18,6 +23,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .compiled import PREPARING
+from .team import WITHIN
+
+log = logging.getLogger(__name__)
 
 OPTIONS: Mapping[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "boundscheck": False}
 """For `numba.njit` of what kernels call."""
@@ -36,16 +46,25 @@ def pointer(typing, address):
     return types.voidptr(types.int64), generate
 
 
-@intrinsic
-def take_next(typing, descriptor):
-    """The counter in the descriptor's first place, increased by whoever asks first."""
+def _counter(place: int, step: int) -> Any:
+    """A function for kernels: what stands in a place of the descriptor; the next to ask finds it `step` further."""
 
-    def generate(context, builder, signature, arguments):
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        place = cgutils.gep_inbounds(builder, array.data, 0)
-        return builder.atomic_rmw("add", place, ir.Constant(ir.IntType(64), 1), "monotonic")
+    @intrinsic
+    def function(typing, descriptor):
+        def generate(context, builder, signature, arguments):
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = cgutils.gep_inbounds(builder, array.data, place)
+            return builder.atomic_rmw("add", address, ir.Constant(ir.IntType(64), step), "monotonic")
 
-    return types.int64(descriptor), generate
+        return types.int64(descriptor), generate
+
+    return function
+
+
+take_next = _counter(0, 1)
+"""The number of the next tile."""
+enter, leave = _counter(WITHIN, 1), _counter(WITHIN, -1)
+"""What a kernel does before it asks for memory, and at its end."""
 
 
 class Vector:
@@ -173,16 +192,20 @@ class Kernels:
 
     Args:
         bodies: functions of a pointer.
+        made_of: modules, besides this one and the bodies' own, whose change makes other machine code.
     """
 
-    def __init__(self, bodies: Mapping[str, Callable[[Any], None]]) -> None:
+    def __init__(self, bodies: Mapping[str, Callable[[Any], None]], made_of: Iterable[ModuleType] = ()) -> None:
         self._bodies = dict(bodies)
+        self._made_of = tuple(made_of)
         self._compiled: dict[str, Any] = {}
 
     def address(self, name: str) -> int:
         """Where the machine code of a kernel is."""
         if name not in self._compiled:
-            self._compiled[name] = _compiled(self._bodies[name])
+            with PREPARING:
+                if name not in self._compiled:
+                    self._compiled[name] = _compiled(self._bodies[name], self._made_of)
         return int(self._compiled[name].address)
 
     def ready(self) -> tuple[str, ...]:
@@ -190,9 +213,36 @@ class Kernels:
         return tuple(self._compiled)
 
 
-def _compiled(body: Callable[[Any], None]) -> Any:
+def _compiled(body: Callable[[Any], None], made_of: tuple[ModuleType, ...]) -> Any:
     signature = types.void(types.voidptr)
+    # numba looks whether the file is the same that the body stands in, and calls what it keeps by the body's name.
+    own = sys.modules[body.__module__]
+    plain = body.__qualname__.partition(".")[0]
+    body.__qualname__ = f"{plain}.{_digest(sys.modules[__name__], own, *made_of)}"
     try:
         return numba.cfunc(signature, cache=True, **OPTIONS)(body)
-    except RuntimeError:  # numba found no folder to write to
+    except Exception as error:  # no folder to write to, a full disk, a file that was cut off
+        log.info("a compiled kernel is not kept on disk (%s: %s)", type(error).__name__, error)
+        _forget(body)
         return numba.cfunc(signature, **OPTIONS)(body)
+
+
+def _digest(*modules: ModuleType) -> str:
+    """Of the modules' sources, as far as there are any."""
+    digest = hashlib.sha256()
+    for module in modules:
+        try:
+            digest.update(Path(str(module.__file__)).read_bytes())
+        except OSError:
+            digest.update(b"-")
+    return digest.hexdigest()[:12]
+
+
+def _forget(body: Callable[[Any], None]) -> None:
+    """Have the next process compile a kernel and keep it, where what is kept of it cannot be read."""
+    try:
+        from numba.core.caching import FunctionCache
+
+        FunctionCache(body).flush()
+    except Exception as error:
+        log.debug("what is kept of a kernel stays (%s: %s)", type(error).__name__, error)

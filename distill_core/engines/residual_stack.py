@@ -189,8 +189,9 @@ class ResidualStack:
         """`x` upsampled, laid out for the stage."""
         stride, channels = stage.up.stride, stage.up.channels
         wide = Layout(layout.items, layout.length * stride, layout.gap * stride)
-        up = stage.up(x, self._take("spare" if layout.gap else "x", stage.dtype, wide, channels), layout)
-        if not layout.gap:
+        alone = layout.items == 1
+        up = stage.up(x, self._take("x" if alone else "spare", stage.dtype, wide, channels), layout)
+        if alone:
             return up, wide
         close = self._layout(wide.items, wide.length, number)
         x = self._take("x", stage.dtype, close, channels)
@@ -255,4 +256,4 @@ def _wanted(block: Sequence[Step], after: int) -> list[int]:
 
 def _resized(layout: Layout, x: Tensor) -> Layout:
     """The layout of a signal that has lost rows of its margin, which only a single item has."""
-    return layout if layout.gap or len(x) == layout.rows else Layout(1, len(x))
+    return layout if layout.items > 1 else Layout(1, len(x))

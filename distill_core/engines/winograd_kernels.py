@@ -7,14 +7,15 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from .kernels import LANES, OPTIONS, Kernels, Vector, linear, pointer, take_next
+from . import winograd_schemes
+from .kernels import LANES, OPTIONS, Kernels, Vector, enter, leave, linear, pointer, take_next
 from .winograd_schemes import SCHEMES
 
-D_NEXT, D_SIGNAL, D_TRANSFORMED, D_FIRST, D_ROWS, D_CHANNELS = range(6)
-D_SCHEME, D_POINTS, D_GROUP, D_PARTS = range(6, 10)
-D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_SEQUENCE, D_LEFT, D_SLOPE = range(10, 18)
-DESCRIPTOR = 18
-"""Places in a descriptor: the counter; addresses of the signal's first row and of the tile of the transformed one;
+D_NEXT, D_WITHIN, D_SIGNAL, D_TRANSFORMED, D_FIRST, D_ROWS, D_CHANNELS = range(7)
+D_SCHEME, D_POINTS, D_GROUP, D_PARTS = range(7, 11)
+D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_SEQUENCE, D_LEFT, D_SLOPE = range(11, 19)
+DESCRIPTOR = 19
+"""Places in a descriptor: the counters; addresses of the signal's first row and of the tile of the transformed one;
 its first row and how many; values in a row of the signal; the number of the scheme, its points and its group; the rest
 as in `winograd_transforms.Groups`."""
 
@@ -169,15 +170,24 @@ def _transform_back(d, add):
 
 
 def _into_points(pointer_):
-    _transform(numba.carray(pointer_, DESCRIPTOR, np.int64))
+    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
+    enter(d)
+    _transform(d)
+    leave(d)
 
 
 def _out_of_points(pointer_):
-    _transform_back(numba.carray(pointer_, DESCRIPTOR, np.int64), False)
+    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
+    enter(d)
+    _transform_back(d, False)
+    leave(d)
 
 
 def _added(pointer_):
-    _transform_back(numba.carray(pointer_, DESCRIPTOR, np.int64), True)
+    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
+    enter(d)
+    _transform_back(d, True)
+    leave(d)
 
 
-KERNELS = Kernels({"into": _into_points, "out": _out_of_points, "add": _added})
+KERNELS = Kernels({"into": _into_points, "out": _out_of_points, "add": _added}, made_of=[winograd_schemes])

@@ -141,6 +141,7 @@ class CompiledTransforms:
         descriptor = np.array(
             [
                 0,
+                0,
                 signal.data_ptr(),
                 transformed.data_ptr(),
                 first,
@@ -161,7 +162,7 @@ class CompiledTransforms:
             ],
             dtype=np.int64,
         )
-        team.run(self._address(kernel), descriptor.ctypes.data, transformed.numel())
+        team.run(self._address(kernel), descriptor, transformed.numel())
 
 
 def transforms() -> tuple[Transforms, str | None]:

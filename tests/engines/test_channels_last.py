@@ -22,6 +22,7 @@ from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
 from distill_bigvgan.engines import channels_last as wiring
 from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
+from distill_core.adapted import AdaptedVocoder
 from distill_core.engines import channels_last, selection
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
@@ -249,6 +250,22 @@ def test_hifigan_on_the_same_road(name: str, precision: str) -> None:
     assert made[1].report().engine == "channels-last"
 
 
+def test_items_stay_apart_behind_an_upsampling_that_looks_at_nothing() -> None:
+    config = {
+        **HIFIGAN_CONFIGS["v1"],
+        "upsample_initial_channel": 64,
+        "upsample_rates": [2, 1],
+        "upsample_kernel_sizes": [4, 1],
+        "hop_size": 2,
+    }
+    module = HiFiGAN(config)
+    randomise(module)
+    variant = HIFIGAN_CARD.variants[0].with_config(config, own=True)
+    fast = HiFiGANVocoder(HiFiGAN.from_state_dict(config, module.state_dict()), variant, engine="channels-last")
+    mel = random_mel(80, 5, batch=3)
+    assert relative(sound(fast, mel), torch.cat([sound(fast, item[None]) for item in mel])) <= FP32
+
+
 @pytest.mark.parametrize("name", ["v1", "v3"])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
 def test_a_batch_joined_to_one_signal_equals_its_items_alone(name: str, precision: str) -> None:
@@ -383,6 +400,57 @@ def test_an_engine_that_is_wrong_is_passed_over(small: dict[str, Any], monkeypat
     mel = random_mel(80, 3)
     assert torch.equal(sound(fast, mel), sound(vocoder(small, engine="eager"), mel))
     assert "its trial was off by" in str(fast.report())
+
+
+def test_asked_for_by_name_it_runs_or_there_is_an_error_each_time(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(model: Any, dtype: torch.dtype) -> selection.Fast:
+        return selection.Fast(lambda mel, left=0, right=0: mel.new_zeros(len(mel), mel.shape[2] * 256))
+
+    monkeypatch.setattr(wiring, "build", wrong)
+    fast = vocoder(small, engine="channels-last")
+    for _ in range(2):
+        with pytest.raises(errors.EngineError, match="cannot run here: its trial was off by"):
+            sound(fast, random_mel(80, 3))
+        with pytest.raises(errors.EngineError, match="cannot run here: its trial was off by"):
+            fast.report()
+    monkeypatch.undo()
+    late = vocoder(small, engine="channels-last")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(errors.EngineError, match="without oneDNN"):
+        sound(late, random_mel(80, 3))
+
+
+@needs_bf16
+def test_auto_tries_fp32_where_bf16_fails(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    right = wiring.build
+
+    def build(model: Any, dtype: torch.dtype) -> selection.Fast:
+        if dtype == torch.bfloat16:
+            raise channels_last.EngineUnavailable("planted")
+        return right(model, dtype)
+
+    monkeypatch.setattr(wiring, "build", build)
+    fast = vocoder(small, precision="auto")
+    twin = AdaptedVocoder.around(fast, sample_rate=44100)
+    sound(fast, random_mel(80, 3))
+    assert (fast.report().engine, fast.report().precision) == ("channels-last", "fp32")
+    assert fast.precision == twin.precision == "fp32"
+    assert vocoder(small, precision="bf16").report().engine == "eager"  # who asks for bf16 gets bf16
+
+
+@needs_bf16
+@pytest.mark.parametrize(("kernel", "dilation"), [(5, 8), (9, 4), (33, 1)])
+def test_bf16_of_odd_channels_that_reach_as_far_as_the_room_around(kernel: int, dilation: int) -> None:
+    config = {
+        **bigvgan_config(109),
+        "resblock": "2",
+        "resblock_kernel_sizes": [kernel],
+        "resblock_dilation_sizes": [[dilation]],
+    }
+    error, _ = both(config, random_mel(80, 19), precision="bf16")
+    assert error <= 2e-2  # a sum over 33 taps rounds more than one over 11
 
 
 def test_without_bf16_instructions_auto_is_fp32(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,13 +593,13 @@ def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
 ) -> None:
     from distill_core.engines import team
 
-    helped: list[int] = []
+    helped: list[Any] = []
     pool = team._pool(os.getpid())
 
     class Pool:
-        def submit(self, kernel: Any, descriptor: int) -> Any:
-            helped.append(descriptor)
-            return pool.submit(kernel, descriptor)
+        def submit(self, helper: Any) -> Any:
+            helped.append(helper)
+            return pool.submit(helper)
 
     fast, mel = vocoder(small), random_mel(80, 40)
     expected = sound(fast, mel)

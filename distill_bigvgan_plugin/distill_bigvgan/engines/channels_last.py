@@ -54,6 +54,7 @@ class FusedSnake:
         descriptor = np.array(
             [
                 0,
+                0,
                 x.data_ptr(),
                 0 if branch is None else branch.data_ptr(),
                 0 if total is None else total.data_ptr(),
@@ -66,7 +67,7 @@ class FusedSnake:
             ],
             dtype=np.int64,
         )
-        team.run(snake_kernels.KERNELS.address(kernel), descriptor.ctypes.data, out.numel())
+        team.run(snake_kernels.KERNELS.address(kernel), descriptor, out.numel())
 
 
 def build(model: BigVGAN, dtype: torch.dtype) -> Fast:

@@ -28,11 +28,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, pointer, take_next
+from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, enter, leave, pointer, take_next
 
-D_NEXT, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_TAPS = range(8)
-D_LENGTH, D_CHANNELS = range(8, 10)
-DESCRIPTOR = 10
+D_NEXT, D_WITHIN, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_TAPS = range(9)
+D_LENGTH, D_CHANNELS = range(9, 11)
+DESCRIPTOR = 11
 
 VALUES, TILES, LEAST_ROWS = 1 << 15, 16, 24
 """Of a tile: about so many, or fewer for so many tiles to come about, in so many rows at least."""
@@ -244,7 +244,9 @@ def _run(d, x, branch, total, out):
     amplitude = numba.carray(pointer(d[D_AMPLITUDE]), channels + LANES, np.float32)
     f = numba.carray(pointer(d[D_TAPS]), 6, np.float32)
     taps = (f[0], f[1], f[2], f[3], f[4], f[5])
+    enter(d)
     _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, d)
+    leave(d)
 
 
 def _fp32(argument):
