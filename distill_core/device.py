@@ -38,7 +38,7 @@ def select_device(spec: str | torch.device = "auto", *, among: Sequence[str] = K
             device = torch.device(text)
         except RuntimeError:
             device = None
-        if device is None or device.type not in KINDS:
+        if device is None or device.type not in KINDS or (device.type != "cuda" and device.index):
             raise DeviceError(f"There is no device {spec!r}: write auto, cuda, cuda:N, mps or cpu.")
         if device.type not in among:
             raise DeviceError(f"This vocoder does not run on {device.type!r}; it runs on {', '.join(among)}.")
@@ -96,9 +96,9 @@ def _present(kind: str) -> bool:
 
 
 def _indexed(device: torch.device) -> torch.device:
-    """`cuda` as `cuda:0`, so that equal devices compare equal."""
+    """`cuda` as `cuda:0` and `cpu:0` as `cpu`, so that equal devices compare equal."""
     import torch
 
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
-    return device
+    return device if device.type == "cuda" else torch.device(device.type)

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import catalog
 from .discovery import normalized
 from .errors import DistillError
 from .explain import Explanation, leftover_line
@@ -177,7 +176,7 @@ def _vocoders(registry: Registry) -> tuple[tuple[Explanation, ...], list[str]]:
         if normalized(distribution) not in offered:
             problems.append(f"DISTILL_VOCODER_PREFER={wanted}={distribution} names a distribution that offers nothing.")
     if not names:
-        problems.append(f"No vocoder is installed. pip install {next(iter(catalog.KNOWN_DISTRIBUTIONS.values()))}")
+        problems.append(registry.why_none())
     return stories, problems
 
 

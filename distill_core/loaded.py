@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from . import forking
 from .errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ class Loaded:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._slots: dict[tuple[Any, ...], _Slot] = {}
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """In the child of a fork, where the threads are not that were loading."""
+        self._lock = threading.Lock()
+        self._slots = {key: slot for key, slot in self._slots.items() if slot.vocoder is not None}
+        for slot in self._slots.values():
+            slot.lock = threading.RLock()
 
     def once(
         self, key: tuple[Any, ...], weights: object, stamp: object, load: Callable[[], VocoderBase]
@@ -47,24 +56,32 @@ class Loaded:
         Raises:
             PluginError: `load` asks for the same vocoder. Besides, whatever `load` raises.
         """
-        with self._lock:
-            slot = self._slots.get(key)
-            if slot is None or slot.stamp != stamp:
-                slot = self._slots[key] = _Slot(threading.RLock(), weights, stamp)
-        with slot.lock:
-            if slot.vocoder is None:
-                if slot.busy:
-                    raise PluginError(f"Loading the vocoder {key[0]!r} asked for the same vocoder again.")
-                slot.busy = True
-                try:
-                    slot.vocoder = load()
-                finally:
-                    slot.busy = False
-                    if slot.vocoder is None:
-                        with self._lock:
-                            if self._slots.get(key) is slot:
-                                del self._slots[key]
+        while True:
+            with self._lock:
+                slot = self._slots.get(key)
+                if slot is None or slot.stamp != stamp:
+                    slot = self._slots[key] = _Slot(threading.RLock(), weights, stamp)
+            with slot.lock:
+                if slot.vocoder is not None:
+                    return slot.vocoder
+                with self._lock:
+                    if self._slots.get(key) is not slot:
+                        continue  # while this thread waited, another one's load failed
+                return self._fill(key, slot, load)
+
+    def _fill(self, key: tuple[Any, ...], slot: _Slot, load: Callable[[], VocoderBase]) -> VocoderBase:
+        if slot.busy:
+            raise PluginError(f"Loading the vocoder {key[0]!r} asked for the same vocoder again.")
+        slot.busy = True
+        try:
+            slot.vocoder = load()
             return slot.vocoder
+        finally:
+            slot.busy = False
+            if slot.vocoder is None:
+                with self._lock:
+                    if self._slots.get(key) is slot:
+                        del self._slots[key]
 
     def forget(self, name: str | None = None) -> None:
         """Let go of those of one name, or of all; what others hold goes on working."""
@@ -91,11 +108,35 @@ def identity(weights: object) -> object:
     )
 
 
+_SHOWN = ("progress", "tqdm_class")
+"""Options that say what is to be seen of the loading, and make no other vocoder."""
+
+
 def hashable(options: Mapping[str, Any]) -> object:
-    """What tells one set of options from another."""
+    """What tells one set of options from another; as long as it is kept, so are the objects in it."""
+    return tuple((name, _frozen(value)) for name, value in sorted(options.items()) if name not in _SHOWN)
+
+
+def _frozen(value: Any) -> object:
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_frozen, value))
+    if isinstance(value, Mapping):
+        return type(value), tuple((name, _frozen(each)) for name, each in value.items())
     try:
-        key = tuple(sorted(options.items(), key=lambda item: item[0]))
-        hash(key)
+        hash(value)
     except TypeError:
-        return tuple(sorted((name, repr(value)) for name, value in options.items()))
-    return key
+        return _Itself(value)
+    return isinstance(value, bool), value  # else True were 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Itself:
+    """What has no hash, such as an array, is equal to itself alone."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)

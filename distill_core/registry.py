@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import activation, catalog
+from . import activation, catalog, forking
 from .card import VocoderCard
 from .discovery import Candidate, Discovery, Settings, discover, normalized
 from .errors import (
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     from .vocoder import VocoderBase
 
 log = logging.getLogger(__name__)
+
+
+_SEARCH_IS_OFF = (
+    "because DISTILL_VOCODERS_AUTOLOAD turns off the search for installed plug-ins. Unset it, or register the plug-in "
+    "by hand."
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,11 @@ class Registry:
         self._failures: dict[Candidate, PluginError] = {}
         self._importing = _Importing()
         self._loaded = Loaded()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """In the child of a fork, where the threads are not that held the lock."""
+        self._lock = threading.RLock()
 
     # What there is
 
@@ -173,9 +184,7 @@ class Registry:
             PluginBlockedError: `DISTILL_VOCODERS_DISABLE` hides it.
             PluginConflictError: two distributions offer it, and nothing says which one is meant.
         """
-        if not isinstance(name, str):
-            raise UnknownVocoderError(f"A vocoder is named by a string, not by a {type(name).__name__}.")
-        offers = self._all_candidates().get(name, [])
+        offers = self.candidates(check_name(name))
         settings = self.settings
         if name in settings.disabled and (offers or name in catalog.KNOWN_DISTRIBUTIONS):
             raise PluginBlockedError(
@@ -241,10 +250,18 @@ class Registry:
                 return Resolution(name, selection, "the best general vocoder that is installed")
         if names:
             return Resolution(names[0], selection, f"installed; {catalog.AUTO_ORDER[0]} is not")
-        wanted = catalog.AUTO_ORDER[0]
-        raise UnknownVocoderError(
-            f"No vocoder is installed. Install one: pip install {catalog.KNOWN_DISTRIBUTIONS[wanted]}", name="auto"
-        )
+        raise UnknownVocoderError(self.why_none(), name="auto")
+
+    def why_none(self) -> str:
+        """Why there is no vocoder at all, where there is none, and what to do."""
+        settings = self.settings
+        if not settings.autoload:
+            return f"There is no vocoder here, {_SEARCH_IS_OFF}"
+        hidden = sorted(settings.disabled & set(self._all_candidates()))
+        if hidden:
+            return f"No vocoder is left: DISTILL_VOCODERS_DISABLE hides {', '.join(hidden)}."
+        wanted = catalog.KNOWN_DISTRIBUTIONS[catalog.AUTO_ORDER[0]]
+        return f"No vocoder is installed. Install one: pip install {wanted}"
 
     def get(
         self,
@@ -310,7 +327,7 @@ class Registry:
                 vocoder = factory(card, chosen, device=placed, precision=precision, weights=weights, **options)
             except (DistillError, MemoryError):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise activation.load_failure(candidate, error) from error
             if not isinstance(vocoder, VocoderBase):
                 wrong = TypeError(f"{card.factory} returned a {type(vocoder).__name__}, not a VocoderBase")
@@ -400,7 +417,7 @@ class Registry:
         """
         from .explain import explain
 
-        return explain(self, name)
+        return explain(self, check_name(name))
 
     # Inside
 
@@ -422,10 +439,7 @@ class Registry:
         names = self.names()
         to_install = catalog.KNOWN_DISTRIBUTIONS.get(name)
         if not self.settings.autoload:
-            message = (
-                f"There is no vocoder {name!r} here, because DISTILL_VOCODERS_AUTOLOAD turns off the search for "
-                "installed plug-ins. Unset it, or register the plug-in by hand."
-            )
+            message = f"There is no vocoder {name!r} here, {_SEARCH_IS_OFF}"
         elif to_install:
             message = f"The vocoder {name!r} is not installed. Install it: pip install {to_install}"
         else:
@@ -446,6 +460,17 @@ class Registry:
             yield
         finally:
             self._importing.stack.pop()
+
+
+def check_name(name: Any) -> str:
+    """The name itself, if it can be one.
+
+    Raises:
+        UnknownVocoderError: it is no string, or an empty one.
+    """
+    if isinstance(name, str) and name:
+        return name
+    raise UnknownVocoderError(f"A vocoder is named by a word, such as 'bigvgan', not by {name!r}.")
 
 
 def _asked_too_early(culprit: Candidate, candidate: Candidate) -> PluginError:

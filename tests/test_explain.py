@@ -261,7 +261,7 @@ def test_the_doctor_survives_whatever_it_finds(monkeypatch) -> None:
     unreadable = diagnose(registry_of(environ={"DISTILL_VOCODERS_AUTOLOAD": "perhaps"}))
     assert "'perhaps' is neither yes nor no" in unreadable.problems[-1]
     nothing = diagnose(registry_of())
-    assert nothing.problems[-1] == "No vocoder is installed. pip install distill-bigvgan"
+    assert nothing.problems[-1] == "No vocoder is installed. Install one: pip install distill-bigvgan"
 
 
 def test_settings_that_cannot_be_read_are_an_error_of_explain() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import faulthandler
+import os
 import pickle
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -178,8 +183,10 @@ def test_bad_arguments_are_named(good: Registry, arguments: dict, error: type[Ex
 
 
 def test_a_name_that_is_no_string_is_unknown(good: Registry) -> None:
-    with pytest.raises(errors.UnknownVocoderError, match="not by a list"):
-        good.get(["toy"])  # type: ignore[arg-type]
+    for wrong in (["toy"], None, ""):
+        for call in (good.get, good.candidate, good.card, good.explain):
+            with pytest.raises(errors.UnknownVocoderError, match="named by a word, such as 'bigvgan', not by"):
+                call(wrong)  # type: ignore[arg-type]
 
 
 def test_what_is_whole_is_a_number_of_frames_and_a_rate(good: Registry) -> None:
@@ -188,6 +195,101 @@ def test_what_is_whole_is_a_number_of_frames_and_a_rate(good: Registry) -> None:
     assert good.get("toy", device="cpu", sample_rate=np.int32(16000)) is good.get(
         "toy", device="cpu", sample_rate=16000
     )
+
+
+def test_what_has_no_hash_is_told_apart(good: Registry, monkeypatch) -> None:
+    real = toy.load
+
+    def load(card, variant, *, device, precision, weights=None, voice=None, depth=None, progress=True):
+        return real(card, variant, device=device, precision=precision)
+
+    monkeypatch.setattr(toy, "load", load)
+    one = np.zeros(5000)
+    other = one.copy()
+    other[2500] = 1  # where numpy's repr has three dots
+    vocoders = [good.get("toy", device="cpu", voice=voice) for voice in (one, other, one)]
+    assert vocoders[0] is vocoders[2] is not vocoders[1]
+    assert good.get("toy", device="cpu", depth=True) is not good.get("toy", device="cpu", depth=1)
+    for value in ([1, {"a": [2]}], {"a": (1, 2)}):
+        assert good.get("toy", device="cpu", voice=value) is good.get("toy", device="cpu", voice=copy.deepcopy(value))
+    assert good.get("toy", device="cpu", voice=[1]) is not good.get("toy", device="cpu", voice=[2])
+    # What is seen of the loading makes no other vocoder.
+    assert good.get("toy", device="cpu", progress=False) is good.get("toy", device="cpu")
+
+
+def test_whoever_waited_for_a_load_that_failed_loads_for_all_who_come_later(good: Registry, monkeypatch) -> None:
+    real, loading, calls = toy.load, threading.Event(), []
+
+    def fails_once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 1:
+            loading.set()
+            time.sleep(0.3)
+            raise RuntimeError("planted")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(toy, "load", fails_once)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(good.get, "toy", device="cpu")
+        loading.wait()
+        second = pool.submit(good.get, "toy", device="cpu")
+        with pytest.raises(errors.PluginBrokenError):
+            first.result()
+        assert good.get("toy", device="cpu") is second.result()
+    assert len(calls) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_another_thread_loads_can_load(good: Registry, monkeypatch) -> None:
+    real, loading, go_on = toy.load, threading.Event(), threading.Event()
+
+    def slow(*args, **kwargs):
+        if threading.current_thread() is not threading.main_thread():
+            loading.set()
+            go_on.wait(10)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(toy, "load", slow)
+    ready = good.get("toy", device="cpu", variant="other")
+    thread = threading.Thread(target=good.get, args=("toy",), kwargs={"device": "cpu"})
+    thread.start()
+    loading.wait()
+    with good._lock:  # as another thread may at any moment
+        child = os.fork()
+        if not child:
+            faulthandler.dump_traceback_later(10, exit=True)
+            same = good.get("toy", device="cpu", variant="other") is ready
+            os._exit(0 if same and good.get("toy", device="cpu") and good.names() else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_factory_that_would_end_the_program_is_a_broken_plugin(good: Registry, monkeypatch) -> None:
+    def leaves(*args, **kwargs):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(toy, "load", leaves)
+    with pytest.raises(errors.PluginBrokenError, match="SystemExit"):
+        good.get("toy", device="cpu")
+
+
+def test_why_there_is_none(modules) -> None:
+    modules("good_plugin", toy.card("toy"))
+    for environ, words in (
+        ({"DISTILL_VOCODERS_AUTOLOAD": "0"}, "AUTOLOAD turns off"),
+        ({"DISTILL_VOCODERS_DISABLE": "toy"}, "DISABLE hides toy"),
+    ):
+        registry = registry_of(offer("toy", "good_plugin"), environ=environ)
+        with pytest.raises(errors.UnknownVocoderError, match=words):
+            registry.get()
+        assert "pip install" not in registry.why_none()
+
+
+def test_a_cpu_has_one_name(good: Registry) -> None:
+    assert good.get("toy", device="cpu:0") is good.get("toy", device="cpu")
+    with pytest.raises(errors.DeviceError, match="cpu:3"):
+        good.get("toy", device="cpu:3")
 
 
 @pytest.mark.parametrize("what", [{"mel": "distill-vae"}, {"sample_rate": -1}])
@@ -345,7 +447,7 @@ def test_names_can_be_hidden(modules) -> None:
         ("false", False),
         ("No", False),
         ("off", False),
-        ("", False),
+        ("", True),
         ("1", True),
         ("TRUE", True),
         ("yes", True),

@@ -38,9 +38,5 @@ def run(args: argparse.Namespace) -> int:
         keys = ("name", "distribution", "version", "summary")
         print_table([key.upper() for key in keys], [[row[key] or "-" for key in keys] for row in rows])
     else:
-        from .. import catalog
-
-        print_line("No vocoder is installed. Install one:")
-        for distribution in catalog.KNOWN_DISTRIBUTIONS.values():
-            print_line(f"  pip install {distribution}")
+        print_line(registry.why_none())
     return 0

@@ -9,12 +9,15 @@ from torch import Tensor
 
 from ..errors import InvalidMelError
 from . import refine as refinement
+from .analysis import compress
 from .compare import check_convertible
 from .conversion import Conversion
 from .inversion import Inversion, band_values, finish
 from .spec import MelSpec
 from .timing import FrameClock
 
+# Of a band, in a source's magnitudes or powers: no sum of it or its squares comes near the end of float32.
+_LOUDEST = 1e16
 # Target frames converted at a time: bounds the memory, about 30 kB a frame and layer with the refinement.
 _RUN = 512
 
@@ -58,6 +61,8 @@ class MelAdapter:
         if self._same:
             self._before = self._after = 0
         self._net = net
+        # A full scale of 2 ** 15, as of integers, and more is far below; what is above overflows in between.
+        self._limit = float(compress(torch.tensor(_LOUDEST, dtype=torch.float64, device="cpu"), source))
         self.to(device)
 
     @property
@@ -119,7 +124,7 @@ class MelAdapter:
 
         Raises:
             InvalidMelError: not a floating-point tensor of rank 3 with the source's number of bands and
-                at least one frame.
+                at least one frame, or NaN or a value beyond those of any sound in it.
         """
         total = mel.shape[-1] if mel.ndim == 3 else 0
         return self.convert(mel, offset=0, start=0, stop=self.out_frames(total), total=total)
@@ -143,7 +148,7 @@ class MelAdapter:
             InvalidMelError: see `__call__`.
             ValueError: the slice lacks frames that the result depends on.
         """
-        self._check(mel)
+        self._check(mel, offset)
         if stop <= start:
             return mel.new_zeros((mel.shape[0], self.target.n_mels, 0), dtype=torch.float32)
         lo, hi = self.window(start, stop, total)
@@ -189,7 +194,7 @@ class MelAdapter:
         # What is a tone needs no correction: of it, the analytic way knows all.
         return made + _between(tones, index_near, phase) * (analytic - made)
 
-    def _check(self, mel: Tensor) -> None:
+    def _check(self, mel: Tensor, offset: int) -> None:
         bands = self.source.n_mels
         if not isinstance(mel, Tensor):
             raise InvalidMelError(f"A mel must be a tensor [B, {bands}, T], not {type(mel).__name__}.")
@@ -198,6 +203,13 @@ class MelAdapter:
                 f"Expected a floating-point mel [B, {bands}, T] with T of 1 or more, in the format "
                 f"{self.source}; got {list(mel.shape)} of {mel.dtype}."
             )
+        if self._same or mel.amax() <= self._limit:
+            return
+        item, band, frame = (~(mel <= self._limit)).nonzero()[0].tolist()
+        raise InvalidMelError(
+            f"A mel in the format {self.source} holds {mel[item, band, frame].item():g} in item {item}, band {band}, "
+            f"frame {offset + frame}: beyond {self._limit:.3g} no sound has anything."
+        )
 
 
 def _between(values: Tensor, index: Tensor, phase: Tensor) -> Tensor:

@@ -112,10 +112,9 @@ def offers(registry: Registry) -> list[Offer]:
     return found
 
 
-def nothing_installed() -> str:
+def nothing_installed(registry: Registry) -> str:
     """What to say where there is no vocoder at all."""
-    commands = " or ".join(f"pip install {name}" for name in catalog.KNOWN_DISTRIBUTIONS.values())
-    return f"No vocoder is installed. Install one: {commands}. Then start this again."
+    return f"{registry.why_none()} Then start this again."
 
 
 def default_offer(found: Sequence[Offer]) -> Offer | None:

@@ -237,7 +237,7 @@ class VocoderPicker:
             choice = Choice.of(*form)
         except DistillError as error:
             return page.failure(str(error))
-        missing = f"There is no vocoder {form[0]!r} any more." if form[0] else choices.nothing_installed()
+        missing = f"There is no vocoder {form[0]!r} any more." if form[0] else choices.nothing_installed(self.registry)
         return page.info(offer, choice, missing)
 
     def _vocoder_changed(self, name: str, *_: Any) -> tuple[Any, ...]:

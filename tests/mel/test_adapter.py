@@ -275,6 +275,22 @@ def test_what_is_no_mel_of_the_source_is_refused(mel: torch.Tensor) -> None:
         adapter.convert(mel, offset=0, start=0, stop=5, total=30)
 
 
+@pytest.mark.parametrize("refine", [True, False])
+@pytest.mark.parametrize("value", [89.0, 38.0, 3e38, float("nan"), float("inf")])
+def test_what_no_sound_has_is_refused_with_its_place(value: float, refine: bool) -> None:
+    """Rather than spread over the frames around it as NaN."""
+    adapter = MelAdapter(VAE, BIGVGAN, refine=refine)
+    mel = torch.rand(2, 128, 200)
+    mel[1, 5, 140] = value
+    with pytest.raises(InvalidMelError, match="item 1, band 5, frame 140: beyond 36.8"):
+        adapter(mel)
+    lo, hi = adapter.window(60, 120, 200)
+    with pytest.raises(InvalidMelError, match="item 1, band 5, frame 140"):
+        adapter.convert(mel[:, :, lo : max(hi, 141)], offset=lo, start=60, stop=120, total=200)
+    mel[1, 5, 140] = 36.0  # louder than any sound, and still a number behind it
+    assert adapter(mel).isfinite().all()
+
+
 def test_a_slice_that_lacks_context_is_refused() -> None:
     adapter = MelAdapter(VAE, BIGVGAN)
     with pytest.raises(ValueError, match="depend on source frames"):

@@ -57,7 +57,8 @@ def test_what_is_broken_is_offered_with_the_reason_and_what_to_do(registry: Regi
     assert choices.default_offer(list(offers.values())) == offers["other"]
     assert choices.default_offer([offers["ruin"]]) == offers["ruin"]
     assert choices.default_offer([]) is None
-    assert "pip install distill-bigvgan" in choices.nothing_installed()
+    assert "pip install distill-bigvgan" in choices.nothing_installed(Registry(Discovery, {}))
+    assert "AUTOLOAD" in choices.nothing_installed(Registry(Discovery, {"DISTILL_VOCODERS_AUTOLOAD": "0"}))
 
 
 def test_the_first_choice_needs_no_download(hub: HubServer, cache: Path) -> None:  # noqa: F811
