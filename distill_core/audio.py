@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import DistillError, InvalidAudioError, MissingDependencyError, OutputExistsError
-from .resample import checked_rate
+from .resample import MAX_RATE, checked_rate
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,9 @@ FORMATS = (".wav", ".flac", ".ogg")
 """Endings of the audio files that can be written."""
 
 _MAX_CHANNELS = 1024  # libsndfile's
+
+_HOLDS = {"OGG": (255, 200_000), "FLAC": (8, 655_350)}
+"""Channels and Hz that a format holds at most; beyond, libsndfile's Vorbis ends the process. Others: as libsndfile."""
 
 READ = (
     ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
@@ -35,14 +39,21 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
         max_seconds: no more than this is read from its beginning.
 
     Raises:
-        InvalidAudioError: there is no such file, it is no audio, it is empty, or it holds NaN or infinity.
+        InvalidAudioError: there is no such file, it is no audio, it is empty, or it holds NaN or infinity; or
+            `max_seconds` is no length.
         MissingDependencyError: soundfile is not installed.
     """
     import torch
 
     soundfile = _soundfile()
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InvalidAudioError(f"A sound is named by the path of its file, not by {path!r}.")
     path = Path(path)
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise InvalidAudioError(f"{path}: max_seconds must be above 0, or None for all, not {max_seconds!r}.")
     check_is_file(path, str(path))
+    if path.suffix.lower() == ".npz":
+        raise InvalidAudioError(f"{path}: is an archive of arrays. A mel is read from .npy, as np.save writes it.")
     place = os.fsencode(path)
     try:
         frames = -1 if max_seconds is None else max(1, round(max_seconds * soundfile.info(place).samplerate))
@@ -87,7 +98,7 @@ def write_audio(
     samples, sample_rate = _writable_samples(path, wave), checked_rate(sample_rate, f"{path}: sample_rate")
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
-    check_encoding(str(path), file_format, subtype)
+    check_encoding(str(path), file_format, subtype, channels=samples.shape[1], sample_rate=sample_rate)
     try:
         with replacing(path) as temporary:
             soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
@@ -147,13 +158,20 @@ def check_free(path: Path, *, overwrite: bool, force: str = "--force") -> None:
 
     Raises:
         OutputExistsError: there is a file, and `overwrite` is False; `force` is how one would say otherwise.
-        InvalidAudioError: there is a folder.
+        InvalidAudioError: there is a folder, or can be no file of this name.
     """
     # As it will be when the folders on the way there have been made: no/../a is a.
     there = Path(os.path.realpath(path))
-    if there.is_dir():
+    try:
+        exists, is_folder = there.exists(), there.is_dir()
+        above = next(parent for parent in there.parents if parent.exists())
+    except OSError as error:
+        raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
+    if is_folder:
         raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
-    if there.exists() and not overwrite:
+    if not above.is_dir():
+        raise InvalidAudioError(f"{path}: cannot be written, for {above} is a file and no folder.")
+    if exists and not overwrite:
         raise OutputExistsError(f"{path}: exists already. Use {force} to overwrite it.")
 
 
@@ -163,8 +181,11 @@ def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudi
     Raises:
         InvalidAudioError, or what `error` says: it is not; `name` is what the message calls it.
     """
-    if path.is_file():
-        return
+    try:
+        if path.is_file():
+            return
+    except OSError as problem:
+        raise error(f"{name}: cannot be read ({problem.strerror}).") from problem
     if path.is_dir():
         raise error(f"{name}: is a folder, not a file.")
     if path.exists():
@@ -172,13 +193,20 @@ def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudi
     raise error(f"{name}: there is no such file.")
 
 
-def check_encoding(name: str, file_format: str, subtype: str | None) -> None:
-    """See that a format has an encoding; None is its usual one.
+def check_encoding(
+    name: str, file_format: str, subtype: str | None, *, channels: int = 1, sample_rate: int | None = None
+) -> None:
+    """See that a format has an encoding, None being its usual one, and room for so many channels and Hz.
 
     Raises:
         InvalidAudioError: it has not; the message begins with `name` and lists those it has.
     """
     soundfile = _soundfile()
+    most, fastest = _HOLDS.get(file_format.upper(), (_MAX_CHANNELS, MAX_RATE))
+    if channels > most:
+        raise InvalidAudioError(f"{name}: {file_format.upper()} holds {most} channels at most, not {channels}.")
+    if sample_rate is not None and sample_rate > fastest:
+        raise InvalidAudioError(f"{name}: {file_format.upper()} holds {fastest} Hz at most, not {sample_rate}.")
     if subtype is not None and not soundfile.check_format(file_format.upper(), subtype):
         known = ", ".join(sorted(soundfile.available_subtypes(file_format.upper())))
         raise InvalidAudioError(f"{name}: {file_format.upper()} has no encoding {subtype!r}; it has {known}.")
@@ -188,7 +216,7 @@ def check_encoding(name: str, file_format: str, subtype: str | None) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place if nothing goes wrong, and vanishes if it does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield temporary
         os.replace(temporary, path)

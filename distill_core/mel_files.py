@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
             raise InvalidMelError(f"{path}: a mel is read from {', '.join(FORMATS)}, not from {kind or 'no ending'}.")
     except InvalidMelError:
         raise
+    except pickle.UnpicklingError as error:
+        raise InvalidMelError(
+            f"{path}: cannot be read: it is damaged, or holds more than tensors and would run code when loaded; "
+            "nothing was run. Save the mel alone: torch.save(mel, path)."
+        ) from error
     except Exception as error:  # whatever the three readers make of a damaged or hostile file
         brief = " ".join(str(error).split())[:120]
         raise InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors ({brief}).") from error

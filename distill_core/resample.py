@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 QUALITY = "VHQ"
 
+MAX_RATE = 2**31 - 1
+"""In Hz: a C int, in which soxr and libsndfile count. Beyond, soxr ends the process."""
+
 
 def out_samples(samples: int, source_rate: int, target_rate: int) -> int:
     """How many samples so many become: their duration, rounded up, so that nothing is trimmed."""
@@ -37,10 +40,12 @@ def checked_rate(rate: Any, name: str = "sample_rate") -> int:
     """
     try:
         whole = 0 if isinstance(rate, bool | str) else int(rate)
-        if whole == rate and whole >= 1:
+        if whole == rate and 1 <= whole <= MAX_RATE:
             return whole
     except (TypeError, ValueError, OverflowError):
-        pass
+        whole = 0
+    if whole > MAX_RATE:
+        raise InvalidAudioError(f"{name} must be {MAX_RATE} Hz at most.")
     raise InvalidAudioError(f"{name} must be a positive whole number of Hz, not {rate!r}.")
 
 
@@ -132,15 +137,24 @@ class Resampler:
         return torch.from_numpy(rows.copy()).to(device)
 
 
-def resample(wave: Tensor, source_rate: int, target_rate: int) -> Tensor:
+def resample(wave: Tensor | NDArray[Any], source_rate: int, target_rate: int) -> Tensor:
     """A waveform at another rate: `[..., samples]` -> `[..., out_samples(samples)]`, float32.
 
     Raises:
-        InvalidAudioError: a rate that is not a positive whole number, or integers.
+        InvalidAudioError: a rate that is not a positive whole number, integers, or a single number.
         MissingDependencyError: soxr is not installed.
     """
     import torch
 
+    from .arrays import tensor_of
+
+    if not isinstance(wave, torch.Tensor):
+        try:
+            wave = tensor_of(wave)
+        except (TypeError, ValueError) as error:
+            raise InvalidAudioError(f"A {type(wave).__name__} is no waveform [..., samples].") from error
+    if wave.ndim == 0:
+        raise InvalidAudioError("A waveform must have shape [..., samples]; this is a single number.")
     flat = wave.reshape(math.prod(wave.shape[:-1]), wave.shape[-1])
     if flat.shape[0] == 0:
         size = out_samples(wave.shape[-1], source_rate, target_rate)

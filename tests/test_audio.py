@@ -91,3 +91,68 @@ def test_a_folder_is_not_called_missing(tmp_path: Path) -> None:
         read_mel(tmp_path / "x.npy")
     with pytest.raises(InvalidMelError, match="no such file"):
         read_mel(tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "rate", "words"),
+    [
+        ("x.ogg", 1, 200_001, "OGG holds 200000 Hz at most, not 200001"),
+        ("x.ogg", 256, 48_000, "OGG holds 255 channels at most, not 256"),
+        ("x.flac", 1, 655_351, "FLAC holds 655350 Hz at most"),
+        ("x.flac", 9, 48_000, "FLAC holds 8 channels at most"),
+        ("x.wav", 1, 2**31, "2147483647 Hz at most"),
+        ("x.wav", 1, 10**400, "2147483647 Hz at most"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_and_ends_no_process(
+    tmp_path: Path, name: str, channels: int, rate: int, words: str
+) -> None:
+    with pytest.raises(InvalidAudioError, match=words):
+        write_audio(tmp_path / name, torch.zeros(channels, 1000), rate)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "rate"), [("x.ogg", 200_000), ("x.flac", 655_350), ("x.wav", 2**31 - 1)])
+def test_what_a_format_just_holds_is_written(tmp_path: Path, name: str, rate: int) -> None:
+    write_audio(tmp_path / name, torch.zeros(1, 1000), rate)
+    assert read_audio(tmp_path / name)[1] == rate
+
+
+def test_names_that_can_be_no_files(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path, words in ((tmp_path / "file" / "x.wav", "is a file and no folder"), (tmp_path / f"{'x' * 300}.wav", "")):
+        with pytest.raises(InvalidAudioError, match=f"cannot be written.*{words}"):
+            write_audio(path, WAVE, 22050)
+    longest = tmp_path / f"{'x' * 251}.wav"
+    write_audio(longest, WAVE, 22050)
+    assert read_audio(longest)[1] == 22050
+    with pytest.raises(InvalidAudioError, match="cannot be read"):
+        read_audio(tmp_path / f"{'x' * 300}.wav")
+
+
+@pytest.mark.parametrize("path", ["", b"x.wav", 3, None])
+def test_what_names_no_file(path: Any) -> None:
+    with pytest.raises(InvalidAudioError, match="named by the path of its file"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_length_that_is_none(tmp_path: Path, seconds: float) -> None:
+    write_audio(tmp_path / "x.wav", WAVE, 22050)
+    with pytest.raises(InvalidAudioError, match="max_seconds must be above 0"):
+        read_audio(tmp_path / "x.wav", max_seconds=seconds)
+    assert read_audio(tmp_path / "x.wav", max_seconds=0.01)[0].shape == (1, 220)
+
+
+def test_an_archive_of_arrays_is_called_what_it_is(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", mel=np.zeros((80, 3), np.float32))
+    with pytest.raises(InvalidAudioError, match=r"archive of arrays.*\.npy"):
+        read_audio(tmp_path / "m.npz")
+
+
+def test_a_file_that_would_run_code_is_told_in_words(tmp_path: Path) -> None:
+    torch.save({"mel": np.zeros((80, 3), np.float32)}, tmp_path / "x.pt")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "y.pt")
+    for name in ("x.pt", "y.pt"):
+        with pytest.raises(InvalidMelError, match=r"would run code.*nothing was run.*torch\.save\(mel, path\)"):
+            read_mel(tmp_path / name)

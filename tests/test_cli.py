@@ -15,6 +15,7 @@ import torch
 
 from distill_core import registry
 from distill_core.cli import main
+from distill_core.corpus.job import VocodeJob
 from tests import checkpoints, toy
 
 soundfile = pytest.importorskip("soundfile")
@@ -190,6 +191,7 @@ def test_one_bad_file_stops_no_other(sound: Path, tmp_path: Path, capsys) -> Non
         (["--vocoder", "toy", "--device", "cuda:77"], "cuda:77"),
         (["--vocoder", "toy", "--mel", "x"], "no mel preset 'x'"),
         (["--vocoder", "toy", "--subtype", "GSM_9000"], "GSM_9000"),
+        (["--vocoder", "toy", "--sample-rate", "2147483648"], "2147483647 Hz at most"),
         (["--vocoder", "bigvgan", "--weights", "/no/such/folder"], "/no/such/folder"),
     ],
 )
@@ -200,16 +202,54 @@ def test_a_choice_that_does_not_exist_is_one_line(argv, words, sound: Path, tmp_
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["vocode"], ["vocode", "x.wav"], ["info"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["nonsense"],
+        ["vocode"],
+        ["vocode", "x.wav"],
+        ["info"],
+        ["vocode", "x.wav", "-o", ""],
+        ["vocode", "", "-o", "x.wav"],
+    ],
+)
 def test_wrong_usage_is_exit_code_2(argv, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
 
 
-def test_an_output_that_cannot_be_written_is_refused_first(sound: Path, tmp_path: Path, capsys) -> None:
-    assert run("vocode", sound, "-o", tmp_path / "out.docx", "--vocoder", "toy") == 1
-    assert ".wav, .flac" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("output", "more", "words"),
+    [
+        ("out.docx", [], ".wav, .flac"),
+        ("out.ogg", ["--sample-rate", "200001"], "OGG holds 200000 Hz at most"),
+        ("many", ["--workers", "1", "--format", "flac", "--sample-rate", "700000"], "FLAC holds 655350 Hz"),
+        ("file.pt/out.wav", [], "file.pt is a file and no folder"),
+        (f"{'x' * 300}.wav", [], "cannot be written"),
+        ("out.wav", ["--subtype", "VORBIS"], "no encoding 'VORBIS'"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_first(
+    output: str, more: list[str], words: str, sound: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    (tmp_path / "file.pt").write_bytes(b"")
+    monkeypatch.setattr(VocodeJob, "load", lambda job: pytest.fail("a model was loaded"))
+    assert run("vocode", sound, "-o", tmp_path / output, "--vocoder", "toy", *more) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_what_leaves_no_sample_is_an_error_and_no_empty_file(sound: Path, tmp_path: Path, capsys) -> None:
+    soundfile.write(tmp_path / "brief.wav", np.zeros(1, np.float32), 2**31 - 1)
+    assert run("vocode", tmp_path / "brief.wav", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
+    assert "not one sample is left" in capsys.readouterr().err
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_an_input_with_too_long_a_name(tmp_path: Path, capsys) -> None:
+    assert run("vocode", f"{'x' * 300}.wav", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
+    assert "cannot be read (File name too long)" in capsys.readouterr().err
 
 
 def test_list_and_info_print_tables_and_json(capsys) -> None:

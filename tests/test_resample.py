@@ -87,6 +87,21 @@ def test_an_ended_stream_is_refused_and_an_empty_one_is_empty() -> None:
         stream.process(torch.zeros(1, 10))
 
 
+def test_numpy_goes_in_and_a_single_number_does_not() -> None:
+    wave = torch.linspace(-1, 1, 500)
+    assert torch.equal(resample(wave.numpy(), 48000, 44100), resample(wave, 48000, 44100))
+    for wrong in (torch.tensor(1.0), np.float32(1.0), "x"):
+        with pytest.raises(InvalidAudioError, match="waveform"):
+            resample(wrong, 48000, 44100)  # type: ignore[arg-type]
+
+
+def test_a_rate_beyond_what_the_libraries_count_in_is_refused() -> None:
+    """Beyond it soxr ends the process."""
+    for rate in (2**31, 10**400):
+        with pytest.raises(InvalidAudioError, match="2147483647 Hz at most"):
+            Resampler(48000, rate)
+
+
 @pytest.mark.parametrize("rate", [0, -1, 44100.5, float("nan"), "48000", True, None])
 def test_a_rate_that_is_none_is_refused(rate: object) -> None:
     with pytest.raises(InvalidAudioError, match="rate"):

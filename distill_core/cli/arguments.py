@@ -27,6 +27,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def path(text: str) -> str:
+    """The name of a file or folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty: is a variable of the shell not set?")
+    return text
+
+
 def _whole(text: str, least: int) -> int:
     try:
         value = int(text)

@@ -20,7 +20,7 @@ from ..corpus.plan import MANIFEST_ENDINGS, Item, Plan, is_corpus, might_be_numb
 from ..corpus.ray_engine import RayEngine
 from ..device import PRECISIONS
 from ..errors import CorpusError, InvalidAudioError, OutputExistsError
-from .arguments import one_or_more
+from .arguments import one_or_more, path
 from .output import print_json, print_line, printable
 
 
@@ -33,6 +33,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
+        type=path,
         metavar="IN",
         help="audio or mel files, folders, globs ('clips/**/*.flac') or manifest.jsonl",
     )
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
         "-o",
         "--output",
         required=True,
+        type=path,
         metavar="OUT",
         help="a file; a folder for several inputs or with / at its end",
     )
@@ -112,6 +114,8 @@ def _job(args: argparse.Namespace, folder: str | None) -> VocodeJob:
 
 def _run_files(args: argparse.Namespace) -> int:
     items = plan(args.inputs, args.output, overwrite=args.force, ending=f".{args.format}")
+    for item in items:
+        check_encoding(item.output, Path(item.output).suffix[1:], args.subtype, sample_rate=args.sample_rate)
     job = _job(args, None)
     runner = job.load()
     outcomes = []
@@ -138,7 +142,7 @@ def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav
         OutputExistsError: an output exists, is one of the inputs, or is meant for two of them.
         InvalidAudioError: an output's ending is none that can be written.
     """
-    folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
+    folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or os.path.isdir(output)
     if folder:
         _check_folder(output, f"{len(inputs)} inputs need a folder")
     jobs: dict[Path, Path] = {}
@@ -146,8 +150,8 @@ def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav
         target = Path(output, f"{source.stem}{ending}") if folder else Path(output)
         if target in jobs:
             raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.")
-        there = Path(os.path.realpath(target))
-        if there.exists() and any(Path(each).exists() and there.samefile(each) for each in inputs):
+        there = os.path.realpath(target)
+        if os.path.exists(there) and any(os.path.exists(each) and os.path.samefile(there, each) for each in inputs):
             raise OutputExistsError(f"{target}: is an input; choose another output.")
         check_writable(target, overwrite=overwrite)
         jobs[target] = source
@@ -160,7 +164,7 @@ def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav
 
 
 def _check_folder(output: str, what: str) -> None:
-    if Path(output).suffix.lower() in AUDIO_FORMATS and not Path(output).is_dir():
+    if Path(output).suffix.lower() in AUDIO_FORMATS and not os.path.isdir(output):
         raise InvalidAudioError(f"{output}: {what} to write to, not one file.")
 
 
@@ -187,7 +191,8 @@ def _results(outcome: Outcome) -> list[dict[str, Any]]:
 def _run_corpus(args: argparse.Namespace) -> int:
     _check_folder(args.output, "folders, globs, manifests and --workers need a folder")
     if not any(each.lower().endswith(MANIFEST_ENDINGS) for each in args.inputs):  # those may name files of any format
-        check_encoding(f"--subtype {args.subtype}", args.format, args.subtype)
+        rate = args.sample_rate
+        check_encoding(f"--format {args.format}", args.format, args.subtype, sample_rate=rate)
     job = _job(args, args.output)
     corpus = Plan(tuple(args.inputs), args.output, ending=f".{args.format}", keep_endings=args.keep_endings)
     engine: LocalEngine | RayEngine

@@ -16,7 +16,8 @@ from typing import Any
 
 from ..audio import FORMATS as WRITTEN
 from ..audio import READ as AUDIO_ENDINGS
-from ..errors import CorpusError, OutputExistsError
+from ..errors import CorpusError, MelFormatError, OutputExistsError
+from ..mel.spec import MelSpec
 from ..mel_files import FORMATS as MEL_FORMATS
 from . import files, remote
 from .hashes import Hashes
@@ -150,7 +151,7 @@ class Plan:
     def _manifest(self, source: str) -> Iterator[Item]:
         base = os.path.dirname(source)
         try:
-            with files.local(source) as path, open(path, encoding="utf-8") as lines:
+            with files.local(source) as path, open(path, encoding="utf-8-sig") as lines:
                 found = False
                 for number, line in enumerate(lines, 1):
                     if line.strip():
@@ -176,6 +177,11 @@ class Plan:
         for name, value in (("output", output), ("mel", mel)):
             if value is not None and (not isinstance(value, str) or not value):
                 raise CorpusError(f"{where}: {name!r} must be text, not {value!r}.")
+        if mel is not None:
+            try:
+                MelSpec.preset(mel)
+            except MelFormatError as error:
+                raise CorpusError(f"{where}: {error}") from error
         given = files.plain(entry["input"])
         absolute = os.path.isabs(given) or files.is_url(given)
         location = given if absolute else files.join(base, given)

@@ -296,7 +296,12 @@ class Runner:
 
 def _failed(item: Item, error: Exception) -> Outcome:
     """The outcome of an item that an error is about, in words that begin with its name."""
-    text = str(error) if isinstance(error, DistillError) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, DistillError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}."
+    else:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if not text.startswith((item.input, item.output)):
         text = f"{item.input}: {text}"
     return Outcome(item, "failed", text, fatal=isinstance(error, UnwritableError) and error.fatal)

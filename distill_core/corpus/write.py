@@ -64,12 +64,13 @@ def write(
         How many samples, of each channel.
 
     Raises:
-        InvalidAudioError: the format has no such encoding, or cannot hold so many channels or such a rate.
+        InvalidAudioError: the format has no such encoding, or cannot hold so many channels or such a rate; or there
+            is nothing to write.
         UnwritableError: the file could not be written.
     """
     soundfile = _soundfile()
     file_format = os.path.splitext(name)[1][1:].upper()
-    check_encoding(name, file_format, subtype)
+    check_encoding(name, file_format, subtype, channels=channels, sample_rate=sample_rate)
     if file_format == "WAV" and expected * channels * 8 > _RF64:
         file_format = "RF64"
     written = 0
@@ -81,6 +82,8 @@ def write(
                 for part in piece.split(_PIECE, dim=1):
                     sound.write(part.T.cpu().numpy())
                     written += part.shape[1]
+        if not written:
+            raise InvalidAudioError(f"{name}: at {sample_rate} Hz not one sample is left to write.")
         if soundfile.info(os.fsencode(path)).frames != written:
             raise OSError(errno.EIO, "less came to be in the file than was written to it")
     except (soundfile.LibsndfileError, AssertionError, OSError) as error:

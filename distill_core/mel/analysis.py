@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -12,6 +13,9 @@ from ..arrays import tensor_of
 from ..errors import InvalidAudioError
 from .filters import filterbank
 from .spec import MelSpec
+
+_LOUDEST = 1e12
+"""Of samples: far above those that count in 32-bit integers; not far above, powers leave float32."""
 
 
 def analyze(waveform: Tensor, spec: MelSpec) -> Tensor:
@@ -108,8 +112,11 @@ def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
         )
     if audio.dtype != torch.float64:
         audio = audio.float()
-    if not torch.isfinite(audio).all():
+    peak = max(float(extreme.abs()) for extreme in torch.aminmax(audio.detach()))
+    if not math.isfinite(peak):
         raise InvalidAudioError("The waveform contains NaN or infinite samples.")
+    if peak > _LOUDEST:
+        raise InvalidAudioError(f"The waveform has samples up to {peak:.1e}, where full scale is 1. Is it damaged?")
     return audio
 
 

@@ -149,6 +149,7 @@ def test_a_manifest_names_inputs_from_its_own_folder_and_outputs_below_the_other
         ({"input": "a.wav", "output": "/b.wav"}, "below the output folder"),
         ({"input": "a.wav", "output": "b.docx"}, "must end in .wav"),
         ({"input": "a.wav", "mel": 5}, "'mel' must be text"),
+        ({"input": "a.wav", "mel": "distil-vae"}, "Did you mean 'distill-vae'?"),
         ("[" * 100_000, "is not JSON"),
     ],
 )
@@ -157,6 +158,13 @@ def test_a_line_of_a_manifest_that_cannot_be_used_is_named_by_its_number(line, w
     with pytest.raises(CorpusError, match=r"list\.jsonl, line 2: ") as caught:
         list(Plan((source,), str(tmp_path / "out")))
     assert words in str(caught.value)
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """As Notepad and PowerShell write it."""
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"input": "a.wav"}\n', encoding="utf-8-sig")
+    assert list(Plan((str(path),), str(tmp_path / "out"))) == [Item(str(tmp_path / "a.wav"), f"{tmp_path}/out/a.wav")]
 
 
 @pytest.mark.parametrize("what", ["missing.wav", "missing.jsonl", "empty.jsonl", "binary.jsonl", "empty folder"])
