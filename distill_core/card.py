@@ -18,6 +18,7 @@ from .weights.pin import WeightsPin
 API_VERSION = 1
 """The version of the contract between distill-core and its plug-ins."""
 
+_NAME = re.compile(r"[^\s,=]+\Z")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 
 
@@ -44,8 +45,8 @@ class Variant:
             raise ValueError(f"Variant.name must be a non-empty string, not {self.name!r}.")
         if not isinstance(self.mel, MelSpec):
             raise TypeError(f"Variant.mel must be a MelSpec, not {type(self.mel).__name__}.")
-        if self.sample_rate <= 0:
-            raise ValueError(f"Variant.sample_rate must be positive (Hz), not {self.sample_rate!r}.")
+        if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, int) or self.sample_rate <= 0:
+            raise ValueError(f"Variant.sample_rate must be a positive whole number of Hz, not {self.sample_rate!r}.")
         if self.weights is not None and not isinstance(self.weights, WeightsPin):
             raise TypeError(f"Variant.weights must be a WeightsPin or None, not {type(self.weights).__name__}.")
 
@@ -69,7 +70,7 @@ class VocoderCard:
     """A vocoder as its plug-in announces it.
 
     Args:
-        name: the vocoder's name; equal to the name of the plug-in's entry point.
+        name: the vocoder's name, without blanks, commas and "="; equal to the name of the plug-in's entry point.
         summary: one line for people.
         api: the version of the contract the plug-in was written for (`API_VERSION`).
         factory: `"package.module:callable"`, imported only by `registry.get`; it is called as
@@ -92,10 +93,16 @@ class VocoderCard:
     homepage: str = ""
 
     def __post_init__(self) -> None:
+        if isinstance(self.api, bool) or not isinstance(self.api, int):
+            raise ValueError(f"VocoderCard.api must be the number {API_VERSION}, not {self.api!r}.")
         if self.api != API_VERSION:
             return  # its fields may mean something else: the registry refuses it, naming the distribution
-        if not isinstance(self.name, str) or not self.name:
-            raise ValueError(f"VocoderCard.name must be a non-empty string, not {self.name!r}.")
+        if not isinstance(self.name, str) or not _NAME.match(self.name):
+            raise ValueError(f"VocoderCard.name must be a word without blanks, commas and '=', not {self.name!r}.")
+        if self.name == "auto":
+            raise ValueError("No vocoder can be called 'auto': registry.get('auto') chooses one.")
+        if isinstance(self.devices, str):
+            raise ValueError(f"VocoderCard.devices must be a list of kinds, such as ['cpu'], not {self.devices!r}.")
         if not isinstance(self.factory, str) or not _FACTORY.match(self.factory):
             raise ValueError(f"VocoderCard.factory must read 'package.module:callable', not {self.factory!r}.")
         variants = tuple(self.variants)

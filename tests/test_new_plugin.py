@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from distill_core import MelSpec, errors
+from distill_core import MelSpec, Registry, errors
 from distill_core.cli import main
+from distill_core.discovery import Candidate, Discovery
 from distill_core.new_plugin import NewPlugin, write
 
 
@@ -26,6 +28,25 @@ def test_a_name_becomes_a_distribution_and_a_package(name: str, distribution: st
 def test_what_cannot_be_a_name_is_refused(name: str) -> None:
     with pytest.raises(errors.DistillError, match="cannot be a vocoder's name"):
         NewPlugin(name)
+
+
+def test_auto_is_no_name() -> None:
+    with pytest.raises(errors.DistillError, match="'auto' cannot be"):
+        NewPlugin("auto")
+
+
+def test_the_configuration_beside_weights_of_ones_own_is_heeded(tmp_path, monkeypatch) -> None:
+    write(NewPlugin("mine", mel="bigvgan-24khz-100band-256x"), tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry(lambda: Discovery((Candidate("mine", "distill_mine.plugin", "distill-mine"),)), {})
+    own = tmp_path / "own"
+    own.mkdir()
+    torch.save(registry.get("mine", device="cpu").model.state_dict(), own / "generator.pt")
+    config = {"sampling_rate": 22050, "num_mels": 100, "n_fft": 1024, "hop_size": 256, "win_size": 1024}
+    (own / "config.json").write_text(json.dumps({**config, "fmin": 0, "fmax": 8000}))
+    vocoder = registry.get("mine", device="cpu", weights=own)
+    assert (vocoder.sample_rate, vocoder.mel.fmax) == (22050, 8000.0)
+    assert registry.get("mine", device="cpu").sample_rate == 24000
 
 
 def test_a_mel_that_does_not_exist_is_refused() -> None:

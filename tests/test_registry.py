@@ -16,7 +16,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from distill_core import Registry, catalog, errors, get_vocoder, hookimpl
+from distill_core import Registry, Variant, catalog, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
 from tests import toy
 
@@ -626,3 +626,27 @@ def test_errors_come_through_a_process_pool() -> None:
     error = errors.UnknownVocoderError("there is none", name="bigvgn", suggestions=["bigvgan"])
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.name, again.suggestions) == ("there is none", "bigvgn", ("bigvgan",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "auto"}, "'auto'"),
+        ({"name": "a b"}, "without blanks"),
+        ({"name": "a,b"}, "without blanks"),
+        ({"name": "a=b"}, "without blanks"),
+        ({"name": ""}, "without blanks"),
+        ({"devices": "cpu"}, "must be a list of kinds"),
+        ({"api": "1"}, "api must be the number 1, not '1'"),
+        ({"api": True}, "api must be the number 1"),
+    ],
+)
+def test_a_card_names_the_field_that_is_wrong(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        toy.card(**changes)
+
+
+@pytest.mark.parametrize("rate", ["22050", 22050.5, 0, -1, True, None])
+def test_a_variant_has_a_whole_rate(rate) -> None:
+    with pytest.raises(ValueError, match="sample_rate must be a positive whole number"):
+        Variant("plain", toy.MEL, rate)

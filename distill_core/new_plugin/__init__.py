@@ -40,6 +40,8 @@ class NewPlugin:
                 f"{self.name!r} cannot be a vocoder's name here: use small letters, digits and single - or _ between "
                 "them, a letter first, at most 50, such as my-voice."
             )
+        if self.name == "auto":
+            raise DistillError("'auto' cannot be a vocoder's name: it is how the registry is told to choose one.")
         if keyword.iskeyword(self.package):
             raise DistillError(f"{self.name!r} would make a package called {self.package}, a word of Python.")
         if self.package == "distill_core":

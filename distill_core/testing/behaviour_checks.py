@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..device import why_unusable
-from ..errors import DeviceError
+from ..errors import DeviceError, PluginError
 from .checks import ConformanceError, Group, NotApplicable, require
 from .subject import Subject, difference
 
@@ -117,6 +117,8 @@ def moves_whole(subject: Subject) -> None:
     # The meta device holds no numbers and is everywhere: a tensor that stays behind shows without a GPU.
     try:
         vocoder._move(torch.device("meta"))
+    except PluginError as error:
+        raise ConformanceError(f"{error} Keep the torch module as self.model, or override _move(device).") from error
     except Exception as error:
         raise NotApplicable(f"this engine cannot be moved to torch's meta device ({type(error).__name__})") from error
     left = [name for name, tensor in _tensors(vocoder) if tensor.device.type != "meta"]

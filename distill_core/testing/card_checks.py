@@ -22,7 +22,7 @@ HEAVY = ("torch", "torchaudio", "tensorflow", "jax", "onnxruntime", "transformer
 """What a plug-in module must not import: each takes longer than everything else in a listing."""
 
 _IMPORT_PROBE = """
-import importlib, json, sys, traceback
+import importlib, json, os, sys, tempfile, traceback
 module, heavy, sys.path[:] = json.loads(sys.stdin.read())
 import distill_core, distill_core.activation, distill_core.discovery
 culprits = {}
@@ -34,10 +34,19 @@ class Watch:
             culprits[name] = f"{frames[-1].filename}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
 
 sys.meta_path.insert(0, Watch())
-plugin = importlib.import_module(module)
-candidate = distill_core.discovery.Candidate("", module)
-distill_core.activation.read_cards(candidate, plugin)
-print(json.dumps({name: culprits.get(name, "") for name in heavy if name in sys.modules}))
+# What is printed meanwhile is told apart from what is answered, by whatever way it goes to stdout.
+answer = os.fdopen(os.dup(1), "w")
+with tempfile.TemporaryFile() as printed:
+    os.dup2(printed.fileno(), 1)
+    plugin = importlib.import_module(module)
+    candidate = distill_core.discovery.Candidate("", module)
+    distill_core.activation.read_cards(candidate, plugin)
+    sys.stdout.flush()
+    printed.seek(0)
+    said = printed.read().decode(errors="replace")
+loaded = {name: culprits.get(name, "") for name in heavy if name in sys.modules}
+answer.write(json.dumps({"loaded": loaded, "printed": said}))
+answer.flush()
 """
 
 
@@ -50,7 +59,7 @@ def found(subject: Subject) -> None:
     require(card.name == subject.name, f"The card's name is {card.name!r}, the entry point's {subject.name!r}.")
 
 
-@CARD.promise("importing the plug-in and reading its cards loads no torch")
+@CARD.promise("importing the plug-in and reading its cards loads no torch and prints nothing")
 def light(subject: Subject) -> None:
     subject.known_card  # noqa: B018
     candidate = subject.candidate
@@ -69,7 +78,13 @@ def light(subject: Subject) -> None:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConformanceError(f"Importing {module} in a process of its own fails: {last}")
-    for name, where in json.loads(done.stdout.strip().splitlines()[-1]).items():
+    answer = json.loads(done.stdout)
+    if answer["printed"]:
+        raise ConformanceError(
+            f"Importing {module} prints {answer['printed'].strip()[:60]!r} to stdout, into every listing, and into the "
+            "JSON of every program that reads one. Use logging.getLogger(__name__)."
+        )
+    for name, where in answer["loaded"].items():
         raise ConformanceError(
             f"Importing {module} imports {name}{f' ({where})' if where else ''}. Every listing would wait for that: "
             "import it in the module that the card's factory names, which only get imports."

@@ -52,6 +52,11 @@ def reports(subject: Subject) -> None:
     report = vocoder.report()
     require(isinstance(report, EngineReport), f"report() returned a {type(report).__name__}, not an EngineReport.")
     require(report.engine, "report().engine is empty; name the engine, such as 'eager'.")
+    require(
+        vocoder.precision in PRECISIONS and vocoder.precision != "auto",
+        f"vocoder.precision is {vocoder.precision!r}; it has to say what is computed in, one of "
+        f"{', '.join(PRECISIONS[:-1])}: choose where 'auto' is asked for.",
+    )
     for field, true in (("device", str(vocoder.device)), ("precision", vocoder.precision)):
         said = getattr(report, field)
         require(said == true, f"report().{field} says {said!r}, and vocoder.{field} is {true!r}.")
@@ -140,6 +145,9 @@ def precisions(subject: Subject) -> None:
             ) from error
         wave = vocoder.mel_to_waveform(mel)
         require(wave.dtype == want.dtype, f"In {precision} the waveform is {wave.dtype}, not float32.")
+        if not difference(wave, want) <= 0.5:
+            again = subject.load().mel_to_waveform(mel)
+            subject.require_same(again, want, "What is loaded a second time", "Seed the weights, or load them.")
         error_size = difference(wave, want)
         # Half precision costs a few per cent; a model that overflows or is wired wrongly is off by far more.
         require(error_size <= 0.5, f"In {precision} the waveform differs by {error_size:.2f} of the peak from fp32.")

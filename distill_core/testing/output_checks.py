@@ -14,6 +14,9 @@ OUTPUT = Group("output")
 # outputs at once, rounds with what lies next to them. A halo that is a frame short shows ten times as much.
 _UNCHANGED = 5e-6
 
+# Full scale is 1. Untrained models may well go beyond; what counts in 16-bit integers is thousands of times as loud.
+_LOUDEST = 100.0
+
 
 @OUTPUT.promise("[B, n_mels, T] and [B, 1, n_mels, T] give [B, 1, T * hop_length], down to a single frame")
 def shapes(subject: Subject) -> None:
@@ -39,7 +42,7 @@ def dtypes(subject: Subject) -> None:
         subject.require_same(wave, want, f"The same mel as {dtype} and as float32", "Convert it on entry.")
 
 
-@OUTPUT.promise("the waveform is finite, for silence and for noise, and depends on the mel")
+@OUTPUT.promise("the waveform is finite, for silence and for noise, full scale being 1, and depends on the mel")
 def finite(subject: Subject) -> None:
     import torch
 
@@ -49,6 +52,8 @@ def finite(subject: Subject) -> None:
     waves = {"noise": subject.whole(mel), "silence": subject.whole(silence)}
     for what, wave in waves.items():
         require(bool(wave.isfinite().all()), f"The waveform of {what} holds NaN or infinity.")
+        peak = float(wave.abs().max())
+        require(peak <= _LOUDEST, f"The waveform of {what} has a peak of {peak:.0f}, where full scale is 1. Scale it.")
     changes = difference(waves["silence"], waves["noise"]) > 0
     require(changes, "Noise and silence give the same waveform: the mel is ignored.")
 

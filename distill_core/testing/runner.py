@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import Counter
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ..device import select_device
+from ..errors import PluginError, WeightsNotFoundError
 from ..registry import Registry
 from .behaviour_checks import BEHAVIOUR
 from .card_checks import CARD
@@ -129,9 +132,11 @@ def run_checks(
 
     Raises:
         UnknownVocoderError: nothing of that name is installed.
+        UnknownVariantError, DeviceError, WeightsNotFoundError: it cannot be had as asked for.
     """
     subject = Subject(name, registry, **arguments)
     origin = subject.registry.candidates(name) or [subject.candidate]  # an unknown name is no broken promise
+    _check_asked_for(subject)
     results = []
     for check in CHECKS:
         result = _run(check, subject)
@@ -140,6 +145,19 @@ def run_checks(
             on_result(result)
     loaded = subject._vocoder
     return Report(name, repr(loaded) if loaded is not None else "not loaded", origin[0].origin, tuple(results))
+
+
+def _check_asked_for(subject: Subject) -> None:
+    """What somebody asks for in vain is no broken promise either."""
+    try:
+        card = subject.card
+    except PluginError:
+        return  # as the checks will say
+    card.variant(subject.arguments.get("variant"))
+    select_device(subject.arguments["device"], among=card.devices)
+    weights = subject.arguments["weights"]
+    if isinstance(weights, str | os.PathLike) and not os.path.exists(os.path.expanduser(weights)):
+        raise WeightsNotFoundError(f"There is no {os.fspath(weights)}: weights= takes a folder or a file that is here.")
 
 
 def _run(check: Check, subject: Subject) -> Result:

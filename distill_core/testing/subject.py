@@ -188,6 +188,7 @@ def torch_settings() -> dict[str, Any]:
         "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        "torch.initial_seed()": torch.initial_seed(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
-from distill_core import Registry, Variant, VocoderCard, hookimpl
+from distill_core import Registry, Variant, VocoderBase, VocoderCard, hookimpl
 from distill_core.discovery import Discovery
 from distill_core.report import EngineReport
 from distill_core.weights import check_state_dict, load_checkpoint
@@ -66,6 +66,46 @@ class GlobalNoise(ToyVocoder):
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(0)
         return super()._vocode(mel)
+
+
+class SeedsOnLoading(ToyVocoder):
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        torch.manual_seed(torch.initial_seed() + 1)
+
+
+class AutoPrecision(ToyVocoder):
+    """Repeats what it was asked for instead of choosing."""
+
+    precision = property(lambda self: "auto" if self._asked == "auto" else self._precision)
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **{**arguments, "precision": "auto"})
+
+
+class SixteenBit(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) * 32767
+
+
+class Unseeded(ToyVocoder):
+    """Whose weights are others at each load."""
+
+    count = 0
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        Unseeded.count += 1
+        draw = torch.Generator().manual_seed(Unseeded.count)
+        with torch.no_grad():
+            self.model.conv.weight.copy_(0.1 * torch.randn(self.model.conv.weight.shape, generator=draw))
+
+
+class Motionless(ToyVocoder):
+    """Keeps its module under another name."""
+
+    def _move(self, device: torch.device) -> None:
+        VocoderBase._move(type("Bare", (), {})(), device)
 
 
 class HalfFails(ToyVocoder):

@@ -28,6 +28,11 @@ CLASSES = {
     "ChattyLoading": ["quiet"],
     "GlobalSettings": ["leaves_torch_alone"],
     "GlobalNoise": ["leaves_torch_alone"],
+    "SeedsOnLoading": ["leaves_torch_alone"],
+    "AutoPrecision": ["reports", ...],
+    "SixteenBit": ["finite"],
+    "Unseeded": ["precisions", ...],
+    "Motionless": ["moves_whole", ...],
     "HalfFails": ["precisions"],
     "LosesAFrame": ["shapes", "stream", "ragged", "halo", "finite"],
     "DoubleOut": ["dtypes"],
@@ -126,6 +131,31 @@ def test_a_plugin_that_imports_torch_is_told_where(tmp_path, monkeypatch) -> Non
     report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "heavy_plugin"))
     assert "light" in failures(report)
     assert "heavy_plugin.py, line 2: import torch" in detail(report, "light")
+
+
+@pytest.mark.parametrize("statement", ["print('hello')", "import os; os.write(1, b'hello')"])
+def test_a_plugin_that_prints_while_it_is_imported_is_told(tmp_path, monkeypatch, statement: str) -> None:
+    source = PLUGIN.format(imports=statement, name="mine")
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, f"chatty_plugin_{len(statement)}"))
+    assert "prints 'hello' to stdout" in detail(report, "light")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"variant": "nope"}, errors.UnknownVariantError),
+        ({"device": "cuda:99"}, errors.DeviceError),
+        ({"weights": "/no/such/folder"}, errors.WeightsNotFoundError),
+    ],
+)
+def test_what_was_asked_for_in_vain_is_no_broken_promise(arguments, error) -> None:
+    with pytest.raises(error):
+        run_checks("Conforming", registry=planted.registry_of("Conforming"), **arguments)
+
+
+def test_two_loads_that_give_two_models_are_told() -> None:
+    report = run_checks("Unseeded", registry=planted.registry_of("Unseeded"))
+    assert "What is loaded a second time differs" in detail(report, "precisions")
 
 
 def test_a_plugin_that_imports_no_torch_is_light(tmp_path, monkeypatch) -> None:
