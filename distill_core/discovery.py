@@ -16,7 +16,7 @@ from .errors import DistillError
 from .hookspecs import ENTRY_POINT_GROUP
 
 _TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off"}
+_FALSE = {"0", "false", "no", "off", ""}
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _split(text: str) -> list[str]:
 
 
 def _parse_switch(variable: str, value: str | None) -> bool:
-    if value is None or not value.strip():  # `VARIABLE= command` is how some shells unset one
+    if value is None:
         return True
     word = value.strip().lower()
     if word in _TRUE or word in _FALSE:

@@ -447,7 +447,7 @@ def test_names_can_be_hidden(modules) -> None:
         ("false", False),
         ("No", False),
         ("off", False),
-        ("", True),
+        ("", False),
         ("1", True),
         ("TRUE", True),
         ("yes", True),
