@@ -187,14 +187,16 @@ class ModuleVocoder(VocoderBase):
         return why_not_channels_last(self.precision)
 
     def _prepared(self) -> Fast | None:
-        """The fast engine, made on first use; None where the eager one runs.
+        """The fast engine for CPUs, made on first use; None where another one runs.
 
         Raises:
             EngineError: it was asked for by name, and cannot run here.
         """
+        if self._home.type != "cpu":
+            return None
         if self._fast is None and self._passed_over is None and self._engine != EAGER:
             self._passed_over = self._prepare()
-        if self._passed_over is not None and self._engine == CHANNELS_LAST and self._home.type == "cpu":
+        if self._passed_over is not None and self._engine == CHANNELS_LAST:
             raise EngineError(f"engine='channels-last' cannot run here: {self._passed_over}.")
         return self._fast
 
@@ -206,7 +208,7 @@ class ModuleVocoder(VocoderBase):
         if reason is not None and self._asked == "auto" and self._precision != "fp32":
             self._precision = "fp32"
             reason = self._why_eager(self._home) or self._try()
-        if reason is not None and self._has_channels_last and self._home.type == "cpu":
+        if reason is not None and self._has_channels_last:
             log.warning("%s runs eagerly, which is slower: %s", self, reason)
         return reason
 

@@ -11,12 +11,15 @@ import pickle
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
+from ..audio import _soundfile
 from ..errors import DistillError
 from .batches import Batch
 from .job import Outcome, VocodeJob
+from .plan import numbered
 from .record import Record
 
 if TYPE_CHECKING:
@@ -169,7 +172,7 @@ class Worker:
         record = Record(self.job.folder, self.job.settings)
         for position, item in enumerate(items):
             if position not in outcomes and record.is_current(item):
-                outcomes[position] = Outcome(item, "done", outputs=(item.output,))
+                outcomes[position] = _written(item)
 
     def _one_by_one(
         self,
@@ -198,6 +201,19 @@ class Worker:
     def _run(self, batches: list[Batch], emit: Any, news: _News) -> None:
         assert self.runner is not None
         self.runner.run_all(batches, emit, news.advance)
+
+
+def _written(item: Item) -> Outcome:
+    """The outcome of an item of which nothing is left but what was written; of a URL that is not looked at."""
+    several = (numbered(item.output, part, 2) for part in count())
+    outputs = tuple(takewhile(os.path.exists, several)) or (item.output,)
+    done = Outcome(item, "done", outputs=outputs)
+    try:
+        about = [_soundfile().info(os.fsencode(output)) for output in outputs]
+    except Exception:  # whatever is wrong with it, it is for a count
+        return done
+    channels = sum(each.channels for each in about)
+    return replace(done, seconds=about[0].duration, channels=channels, sample_rate=about[0].samplerate)
 
 
 class _News:

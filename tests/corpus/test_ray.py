@@ -23,7 +23,7 @@ from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.local import LocalEngine
 from distill_core.corpus.plan import Item, Plan
 from distill_core.corpus.ray_engine import RayEngine, parcels
-from distill_core.corpus.ray_worker import Ledger
+from distill_core.corpus.ray_worker import Ledger, Worker
 from tests.conftest import ROOT
 from tests.corpus.conftest import outputs
 
@@ -88,6 +88,20 @@ def test_the_ledger_tells_the_next_worker_what_came_of_a_parcel() -> None:
     assert [ledger.loading("w"), ledger.loading("w")] == [1, 2]
     ledger.loaded("w")
     assert ledger.loading("w") == 1
+
+
+def test_what_only_the_record_tells_of_counts_for_as_long_as_it_is(
+    installed: None, corpus: Path, tmp_path: Path
+) -> None:
+    """As where a worker was killed between writing a file and saying so."""
+    out = tmp_path / "out"
+    made = conduct(corpus, out, LocalEngine(job("toy-installed", out), 1))
+    worker = object.__new__(Worker)
+    worker.job = job("toy-installed", out)
+    told: dict[int, Outcome] = {}
+    worker._recorded(list(Plan((str(corpus),), str(out))), told)
+    assert len(told) == made.done == 14
+    assert sum(outcome.seconds * outcome.channels for outcome in told.values()) == pytest.approx(made.seconds)
 
 
 @pytest.mark.parametrize("gpus", [-1.0, 1.5, float("nan"), float("inf")])
