@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .device import KINDS
 from .errors import UnknownVariantError
 from .mel.spec import MelSpec
 from .suggest import did_you_mean
@@ -18,7 +19,7 @@ from .weights.pin import WeightsPin
 API_VERSION = 1
 """The version of the contract between distill-core and its plug-ins."""
 
-_NAME = re.compile(r"[^\s,=]+\Z")
+_NAME = re.compile(r"[^\s,=:@]+\Z")  # none of what DISTILL_VOCODERS_DISABLE and `compare --vocoders` put between names
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 
 
@@ -70,7 +71,8 @@ class VocoderCard:
     """A vocoder as its plug-in announces it.
 
     Args:
-        name: the vocoder's name, without blanks, commas and "="; equal to the name of the plug-in's entry point.
+        name: the vocoder's name, without blanks and any of `, = : @`, and not "auto"; equal to the name of the
+            plug-in's entry point.
         summary: one line for people.
         api: the version of the contract the plug-in was written for (`API_VERSION`).
         factory: `"package.module:callable"`, imported only by `registry.get`; it is called as
@@ -80,6 +82,9 @@ class VocoderCard:
         devices: kinds of device it runs on, of "cuda", "mps", "cpu".
         license: of the weights and model code, as an SPDX identifier.
         homepage: where to read more.
+
+    Raises:
+        ValueError: a field that no card can have, named. Of a card for another version only `api` is looked at.
     """
 
     name: str
@@ -98,11 +103,15 @@ class VocoderCard:
         if self.api != API_VERSION:
             return  # its fields may mean something else: the registry refuses it, naming the distribution
         if not isinstance(self.name, str) or not _NAME.match(self.name):
-            raise ValueError(f"VocoderCard.name must be a word without blanks, commas and '=', not {self.name!r}.")
+            raise ValueError(f"VocoderCard.name must be a word without blanks and , = : @, not {self.name!r}.")
         if self.name == "auto":
             raise ValueError("No vocoder can be called 'auto': registry.get('auto') chooses one.")
-        if isinstance(self.devices, str):
-            raise ValueError(f"VocoderCard.devices must be a list of kinds, such as ['cpu'], not {self.devices!r}.")
+        devices = () if isinstance(self.devices, str) else tuple(self.devices)
+        if not devices or any(kind not in KINDS for kind in devices):
+            raise ValueError(
+                f"VocoderCard.devices must be a list of kinds, one or more of {', '.join(KINDS)}, such as ['cpu'], "
+                f"not {self.devices!r}."
+            )
         if not isinstance(self.factory, str) or not _FACTORY.match(self.factory):
             raise ValueError(f"VocoderCard.factory must read 'package.module:callable', not {self.factory!r}.")
         variants = tuple(self.variants)
@@ -118,7 +127,7 @@ class VocoderCard:
             )
         object.__setattr__(self, "variants", variants)
         object.__setattr__(self, "default_variant", default)
-        object.__setattr__(self, "devices", tuple(self.devices))
+        object.__setattr__(self, "devices", devices)
 
     def variant(self, name: str | None = None) -> Variant:
         """The variant of this name, or the default one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Any
 
@@ -38,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"\r\x1b[K{done}/{len(CHECKS)} {result.name}")
             sys.stderr.flush()
 
-    report = run_checks(
-        args.name,
-        on_result=show,
-        variant=args.variant,
-        weights=args.weights,
-        device=args.device,
-        precision=args.precision,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # a vocoder that prints fails a check, and does not spoil the JSON
+        report = run_checks(
+            args.name,
+            on_result=show,
+            variant=args.variant,
+            weights=args.weights,
+            device=args.device,
+            precision=args.precision,
+        )
     if live:
         sys.stderr.write("\r\x1b[K")
     if args.json:

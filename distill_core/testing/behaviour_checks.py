@@ -10,14 +10,14 @@ from typing import Any
 from ..device import why_unusable
 from ..errors import DeviceError, PluginError
 from .checks import ConformanceError, Group, NotApplicable, require
-from .subject import Subject, difference
+from .subject import Subject, difference, one_line
 
 BEHAVIOUR = Group("behaviour")
 
 
 @BEHAVIOUR.promise("the same mel gives the same waveform, whatever came between")
 def deterministic(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    vocoder = subject.running
     one, other = subject.mel(1, 4, seed=5), subject.mel(2, 2, seed=6)
     first = vocoder.mel_to_waveform(one)
     vocoder.mel_to_waveform(other)
@@ -35,7 +35,7 @@ def deterministic(subject: Subject) -> None:
 def inference_only(subject: Subject) -> None:
     import torch
 
-    vocoder = subject.vocoder
+    vocoder = subject.running
     mel = subject.mel(1, 4).requires_grad_()
     before = mel.detach().clone()
     with torch.enable_grad():
@@ -55,7 +55,7 @@ def inference_only(subject: Subject) -> None:
 
 @BEHAVIOUR.promise("several threads may call one vocoder")
 def threads(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    vocoder = subject.running
     mels = [subject.mel(1, 3, seed=10 + index) for index in range(4)]
     want = [vocoder.mel_to_waveform(mel) for mel in mels]
     got: list[Any] = [None] * len(mels)
@@ -90,7 +90,7 @@ def threads(subject: Subject) -> None:
 
 @BEHAVIOUR.promise("to(device) returns the vocoder, and refuses a device that is not there without harm")
 def to(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    vocoder = subject.running
     mel = subject.mel(1, 2)
     want = vocoder.mel_to_waveform(mel)
     home = vocoder.device
@@ -117,8 +117,13 @@ def moves_whole(subject: Subject) -> None:
     # The meta device holds no numbers and is everywhere: a tensor that stays behind shows without a GPU.
     try:
         vocoder._move(torch.device("meta"))
-    except PluginError as error:
-        raise ConformanceError(f"{error} Keep the torch module as self.model, or override _move(device).") from error
+    except (AttributeError, PluginError) as error:
+        if subject.known_card.devices == ("cpu",):
+            raise NotApplicable("it runs on the CPU alone, and cannot be moved") from error
+        raise ConformanceError(
+            f"It cannot be moved to another device: {one_line(error).rstrip('.')}. Keep the torch module as "
+            "self.model, or override _move(device)."
+        ) from error
     except Exception as error:
         raise NotApplicable(f"this engine cannot be moved to torch's meta device ({type(error).__name__})") from error
     left = [name for name, tensor in _tensors(vocoder) if tensor.device.type != "meta"]
@@ -152,7 +157,7 @@ def _runs_on(subject: Subject, kind: str) -> None:
     reason = why_unusable(torch.device(kind))
     if reason:
         raise NotApplicable(reason)
-    vocoder = subject.vocoder
+    vocoder = subject.running
     home = vocoder.device
     mel = subject.mel(1, 3, seed=7)
     want = vocoder.mel_to_waveform(mel)

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..activation import import_factory
 from ..card import API_VERSION
-from ..device import KINDS
 from ..errors import PluginError
 from .checks import ConformanceError, Group, NotApplicable, require
 from .subject import Subject, noise_mel
@@ -91,7 +90,7 @@ def light(subject: Subject) -> None:
         )
 
 
-@CARD.promise("the card has the contract's version, a summary, a licence and devices that exist")
+@CARD.promise("the card has the contract's version, a summary and a licence")
 def described(subject: Subject) -> None:
     card = subject.known_card
     require(card.api == API_VERSION, f"The card's api is {card.api!r}; this contract is version {API_VERSION}.")
@@ -104,8 +103,6 @@ def described(subject: Subject) -> None:
         homepage == "" or str(homepage).startswith(("https://", "http://")),
         f"The card's homepage must be an address or empty, not {homepage!r}.",
     )
-    unknown = [kind for kind in card.devices if kind not in KINDS]
-    require(card.devices and not unknown, f"The card's devices must be of {KINDS}, at least one, not {card.devices}.")
 
 
 @CARD.promise("each variant's mel format is sane and gives as many seconds of sound as the mel is long")

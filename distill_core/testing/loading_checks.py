@@ -7,12 +7,17 @@ import io
 from typing import Any
 
 from ..device import PRECISIONS
-from ..errors import DistillError, PluginBrokenError, PrecisionError
+from ..errors import DistillError, PluginBrokenError, PluginError, PrecisionError
+from ..mel.spec import MelSpec
 from ..report import EngineReport
+from ..weights import load_checkpoint
 from .checks import ConformanceError, Group, require
-from .subject import Subject, difference, torch_settings
+from .subject import Subject, difference, torch_settings, watched_random_numbers
 
 LOADING = Group("loading")
+
+COMPUTED = tuple(each for each in PRECISIONS if each != "auto")
+_CHOOSE = f"Compute in it or raise PrecisionError; for 'auto' choose one of {', '.join(COMPUTED)}, and say which."
 
 
 @LOADING.promise("it loads, and is what was asked for: variant, mel, sample rate, device, precision")
@@ -53,9 +58,8 @@ def reports(subject: Subject) -> None:
     require(isinstance(report, EngineReport), f"report() returned a {type(report).__name__}, not an EngineReport.")
     require(report.engine, "report().engine is empty; name the engine, such as 'eager'.")
     require(
-        vocoder.precision in PRECISIONS and vocoder.precision != "auto",
-        f"vocoder.precision is {vocoder.precision!r}; it has to say what is computed in, one of "
-        f"{', '.join(PRECISIONS[:-1])}: choose where 'auto' is asked for.",
+        vocoder.precision in COMPUTED,
+        f"vocoder.precision is {vocoder.precision!r}; it has to say what is computed in. {_CHOOSE}",
     )
     for field, true in (("device", str(vocoder.device)), ("precision", vocoder.precision)):
         said = getattr(report, field)
@@ -64,34 +68,40 @@ def reports(subject: Subject) -> None:
 
 @LOADING.promise("nothing is printed to stdout, which belongs to the program")
 def quiet(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    def prints(when: str, text: str) -> str:
+        return f"{when} prints {text.strip()[:60]!r} to stdout. Use logging.getLogger(__name__)."
+
+    subject.vocoder  # noqa: B018
+    require(not subject.printed, prints("Loading", subject.printed))
+    vocoder = subject.running
     with contextlib.redirect_stdout(io.StringIO()) as out:
         vocoder.mel_to_waveform(subject.mel(1, 2))
-    for when, text in (("Loading", subject.printed), ("Running", out.getvalue())):
-        require(not text, f"{when} prints {text.strip()[:60]!r} to stdout. Use logging.getLogger(__name__).")
+    require(not out.getvalue(), prints("Running", out.getvalue()))
 
 
 @LOADING.promise("torch's settings and random numbers are the program's own, and stay as they are")
 def leaves_torch_alone(subject: Subject) -> None:
-    import torch
-
-    vocoder, mel = subject.vocoder, subject.mel(1, 2)
-    before = torch_settings()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(20250117)  # no model's favourite: seeding again with the same number would not show
-        random = torch.get_rng_state()
-        vocoder.mel_to_waveform(mel)
-        drawn = not torch.equal(random, torch.get_rng_state())
-    for when, old, new in (
-        ("Loading", subject.settings_before, subject.settings_after),
-        ("Running", before, torch_settings()),
-    ):
+    def unchanged(when: str, old: dict[str, Any], new: dict[str, Any]) -> None:
         changed = [f"{name} from {old[name]} to {new[name]}" for name in old if old[name] != new[name]]
         require(not changed, f"{when} it changes {' and '.join(changed)}, for everybody else in the process.")
-    require(not drawn, "Running it draws from torch's global random numbers. Use a torch.Generator of its own, seeded.")
+
+    subject.vocoder  # noqa: B018
+    unchanged("Loading", subject.settings_before, subject.settings_after)
+    require(
+        not subject.done_to_random_numbers,
+        f"Loading it {subject.done_to_random_numbers} torch's global random numbers: the program gets others. Making "
+        "a torch module draws its first weights: seed and make it within `with torch.random.fork_rng():`, or make it "
+        "within `with torch.device('meta'):` and load_state_dict(..., assign=True).",
+    )
+    vocoder, mel, before = subject.running, subject.mel(1, 2), torch_settings()
+    with watched_random_numbers() as done:
+        vocoder.mel_to_waveform(mel)
+        drawn = done()
+    unchanged("Running", before, torch_settings())
+    require(not drawn, f"Running it {drawn} torch's global random numbers. Use a torch.Generator of its own, seeded.")
 
 
-@LOADING.promise("weights of another model are refused, and so are weights that are not there")
+@LOADING.promise("weights of another model or that are not there are refused; a mel format that comes with them counts")
 def refuses_other_weights(subject: Subject) -> None:
     import torch
 
@@ -113,6 +123,45 @@ def refuses_other_weights(subject: Subject) -> None:
         except DistillError:
             continue
         raise ConformanceError(f"weights= with {what} is ignored: what loads is not what was asked for. Refuse it.")
+    _heeds_config(subject)
+
+
+def _heeds_config(subject: Subject) -> None:
+    """Hand it its own weights, with a configuration that says another mel format."""
+    import torch
+
+    vocoder, given = subject.vocoder, subject.arguments["weights"]
+    model = getattr(vocoder, "model", None)
+    if not isinstance(model, torch.nn.Module):
+        return  # nobody can tell what weights of its own look like
+    mel = vocoder.mel
+    assert mel.fmax is not None
+    config = {
+        "sampling_rate": mel.sample_rate,
+        "num_mels": mel.n_mels,
+        "n_fft": mel.n_fft,
+        "hop_size": mel.hop_length,
+        "win_size": mel.win_length,
+        "fmin": mel.fmin,
+        "fmax": (mel.fmin + mel.fmax) / 2,
+    }
+    state = model.state_dict()
+    try:
+        if given is not None:
+            read = load_checkpoint(given)
+            state = read.state_dict
+            if read.config is not None:
+                MelSpec.from_config(read.config)  # one of another kind says its mel format in its own way
+                config = {**read.config, **config}
+        loaded = subject.load(weights={"generator": state, "config": config}, mel=None, sample_rate=None)
+    except DistillError:
+        return
+    require(
+        loaded.mel == MelSpec.from_config(config),
+        f"Weights with a config.json that says fmax={config['fmax']:g} load, and vocoder.mel is {loaded.mel}: who goes "
+        "by that gets noise. Hand variant.with_config(load_checkpoint(weights).config, own=weights is not None) to the "
+        "vocoder, or refuse the configuration.",
+    )
 
 
 @LOADING.promise("a misspelt option is an error")
@@ -128,12 +177,20 @@ def refuses_unknown_options(subject: Subject) -> None:
     )
 
 
-@LOADING.promise("every precision runs and sounds alike, or is refused with PrecisionError")
+@LOADING.promise("two loads are one model; every precision runs and sounds alike, or is refused with PrecisionError")
 def precisions(subject: Subject) -> None:
+    asked = subject.arguments.get("precision", "fp32")
+    subject.running  # noqa: B018
     mel = subject.mel(1, 2)
     want = subject.whole(mel)
+    subject.require_same(
+        subject.load().mel_to_waveform(mel),
+        want,
+        "Two loads give two models: the waveform of the second",
+        "Load the weights, or seed what draws them.",
+    )
     for precision in PRECISIONS:
-        if precision == subject.arguments.get("precision", "fp32"):
+        if precision == asked:
             continue
         try:
             vocoder = subject.load(precision=precision)
@@ -143,11 +200,15 @@ def precisions(subject: Subject) -> None:
             raise ConformanceError(
                 f"precision={precision!r} fails: {error} Raise PrecisionError where it cannot be had."
             ) from error
-        wave = vocoder.mel_to_waveform(mel)
+        require(
+            vocoder.precision in (COMPUTED if precision == "auto" else (precision,)),
+            f"precision={precision!r} was asked for, and vocoder.precision is {vocoder.precision!r}. {_CHOOSE}",
+        )
+        try:
+            wave = vocoder.mel_to_waveform(mel)
+        except PluginError as error:
+            raise ConformanceError(f"precision={precision!r} loads and does not run: {error}") from error
         require(wave.dtype == want.dtype, f"In {precision} the waveform is {wave.dtype}, not float32.")
-        if not difference(wave, want) <= 0.5:
-            again = subject.load().mel_to_waveform(mel)
-            subject.require_same(again, want, "What is loaded a second time", "Seed the weights, or load them.")
         error_size = difference(wave, want)
         # Half precision costs a few per cent; a model that overflows or is wired wrongly is off by far more.
-        require(error_size <= 0.5, f"In {precision} the waveform differs by {error_size:.2f} of the peak from fp32.")
+        require(error_size <= 0.5, f"In {precision} the waveform differs by {error_size:.2f} of the peak from {asked}.")

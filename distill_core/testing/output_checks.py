@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DistillError
 from .checks import ConformanceError, Group, require
-from .subject import Subject, difference
+from .subject import Subject, difference, not_finite, one_line
 
 OUTPUT = Group("output")
 
@@ -20,7 +20,12 @@ _LOUDEST = 100.0
 
 @OUTPUT.promise("[B, n_mels, T] and [B, 1, n_mels, T] give [B, 1, T * hop_length], down to a single frame")
 def shapes(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    subject.vocoder  # noqa: B018
+    if isinstance(subject.crash, DistillError):
+        raise ConformanceError(str(subject.crash)) from subject.crash
+    if subject.crash is not None:
+        raise subject.crash
+    vocoder = subject.running
     for batch, frames in ((1, 1), (2, 3)):
         mel = subject.mel(batch, frames)
         want = [batch, 1, frames * vocoder.hop_length]
@@ -33,7 +38,7 @@ def shapes(subject: Subject) -> None:
 def dtypes(subject: Subject) -> None:
     import torch
 
-    vocoder = subject.vocoder
+    vocoder = subject.running
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         mel = subject.mel(1, 2).to(dtype)
         wave = vocoder.mel_to_waveform(mel)
@@ -44,22 +49,28 @@ def dtypes(subject: Subject) -> None:
 
 @OUTPUT.promise("the waveform is finite, for silence and for noise, full scale being 1, and depends on the mel")
 def finite(subject: Subject) -> None:
-    import torch
-
-    vocoder = subject.vocoder
-    mel = subject.mel(1, 4)
-    silence = torch.full_like(mel, vocoder.mel.silence)
-    waves = {"noise": subject.whole(mel), "silence": subject.whole(silence)}
-    for what, wave in waves.items():
-        require(bool(wave.isfinite().all()), f"The waveform of {what} holds NaN or infinity.")
-        peak = float(wave.abs().max())
+    subject.vocoder  # noqa: B018
+    for what, made in subject.trials.items():
+        require(
+            not not_finite(made),
+            f"The waveform of {what} holds NaN or infinity. Look for damaged weights, for the logarithm or the inverse "
+            "of 0, and for an overflow.",
+        )
+    subject.running  # noqa: B018
+    waves = {}
+    for what, made in subject.trials.items():
+        if isinstance(made, Exception):
+            raise ConformanceError(f"A mel of {what} ends in a {one_line(made)}") from made
+        peak = made.detach().abs().max().item()
         require(peak <= _LOUDEST, f"The waveform of {what} has a peak of {peak:.0f}, where full scale is 1. Scale it.")
+        waves[what] = made
     changes = difference(waves["silence"], waves["noise"]) > 0
     require(changes, "Noise and silence give the same waveform: the mel is ignored.")
 
 
 @OUTPUT.promise("the result does not depend on the chunk size")
 def chunks(subject: Subject) -> None:
+    subject.running  # noqa: B018
     # Single frames only for a short mel: in a long one each would cost a halo.
     short = subject.mel(1, 4)
     long, whole = subject.reference
@@ -80,7 +91,7 @@ def chunks(subject: Subject) -> None:
 def stream(subject: Subject) -> None:
     import torch
 
-    vocoder = subject.vocoder
+    vocoder = subject.running
     mel, want = subject.reference
     frames = mel.shape[-1]
     sizes = [1, vocoder.halo + 1, 1, frames - vocoder.halo - 3]
@@ -109,7 +120,7 @@ def stream(subject: Subject) -> None:
 
 @OUTPUT.promise("in a padded batch with lengths, each item gets what it would get alone, and zeros after it")
 def ragged(subject: Subject) -> None:
-    vocoder = subject.vocoder
+    vocoder = subject.running
     lengths = [4, 2, 1]
     mel = subject.mel(3, 4, seed=2)
     for row, length in enumerate(lengths):
@@ -128,7 +139,8 @@ def ragged(subject: Subject) -> None:
 
 @OUTPUT.promise("beyond halo frames the mel changes nothing, within them something")
 def halo(subject: Subject) -> None:
-    reach, margin, hop = subject.vocoder.halo, 2, subject.vocoder.hop_length
+    vocoder = subject.running
+    reach, margin, hop = vocoder.halo, 2, vocoder.hop_length
     centre = reach + margin
     mel, whole = subject.reference
     other = subject.mel(1, mel.shape[-1], seed=2)
@@ -161,7 +173,7 @@ def halo(subject: Subject) -> None:
 def bad_input(subject: Subject) -> None:
     import torch
 
-    vocoder = subject.vocoder
+    vocoder = subject.running
     good = subject.mel(2, 3)
     want = vocoder.mel_to_waveform(good)
     bands = vocoder.mel.n_mels

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ..device import select_device
-from ..errors import PluginError, WeightsNotFoundError
+from ..device import check_precision, select_device
+from ..errors import PluginError, PrecisionError, WeightsNotFoundError
 from ..registry import Registry
 from .behaviour_checks import BEHAVIOUR
 from .card_checks import CARD
@@ -132,7 +132,7 @@ def run_checks(
 
     Raises:
         UnknownVocoderError: nothing of that name is installed.
-        UnknownVariantError, DeviceError, WeightsNotFoundError: it cannot be had as asked for.
+        UnknownVariantError, DeviceError, PrecisionError, WeightsNotFoundError: it cannot be had as asked for.
     """
     subject = Subject(name, registry, **arguments)
     origin = subject.registry.candidates(name) or [subject.candidate]  # an unknown name is no broken promise
@@ -158,6 +158,14 @@ def _check_asked_for(subject: Subject) -> None:
     weights = subject.arguments["weights"]
     if isinstance(weights, str | os.PathLike) and not os.path.exists(os.path.expanduser(weights)):
         raise WeightsNotFoundError(f"There is no {os.fspath(weights)}: weights= takes a folder or a file that is here.")
+    if check_precision(subject.arguments.get("precision", "fp32")) in ("fp32", "auto"):
+        return  # which nobody can refuse
+    try:
+        subject.load_once()
+    except PrecisionError:
+        raise
+    except Exception:
+        return  # as the checks will say
 
 
 def _run(check: Check, subject: Subject) -> Result:

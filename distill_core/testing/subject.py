@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..card import Variant, VocoderCard
 from ..discovery import Candidate, Discovery
+from ..errors import PluginError
 from ..registry import Registry
 from ..registry import registry as process_registry
 from .checks import ConformanceError, NotApplicable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # Two ways to the same waveform may round differently: largest difference allowed, relative to the peak.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
 _WHOLE = 1 << 30
+_SEED = 20250117  # no model's favourite: seeding again with the same number would not show
 
 
 class Subject:
@@ -39,6 +41,7 @@ class Subject:
         self.registry = process_registry if registry is None else registry
         self._arguments = {"device": "cpu", **arguments}
         self.printed = ""
+        self.done_to_random_numbers = ""
         self.settings_before: dict[str, Any] = {}
         self.settings_after: dict[str, Any] = {}
         self._vocoder: VocoderBase | None = None
@@ -91,10 +94,12 @@ class Subject:
         if self._error is not None:
             raise self._error
         if self._vocoder is None:
-            self.settings_before = torch_settings()
             try:
-                with contextlib.redirect_stdout(io.StringIO()) as out:
+                self.arguments  # noqa: B018  # weights are made by the tests, not by the vocoder
+                self.settings_before = torch_settings()
+                with contextlib.redirect_stdout(io.StringIO()) as out, watched_random_numbers() as done:
                     self._vocoder = self.load()
+                    self.done_to_random_numbers = done()
             except BaseException as error:
                 self._error = error
                 raise
@@ -112,6 +117,33 @@ class Subject:
             raise NotApplicable(f"it did not load: {error}") from error
 
     # Running
+
+    @cached_property
+    def trials(self) -> dict[str, torch.Tensor | Exception]:
+        """What it makes of a few frames of noise and of silence and of `reference`, or why it makes nothing."""
+        short = self.mel(1, 4)
+        silence = short.new_full(short.shape, self.vocoder.mel.silence)
+        return {
+            "noise": _tried(lambda: self.whole(short)),
+            "silence": _tried(lambda: self.whole(silence)),
+            "a longer noise": _tried(lambda: self.reference[1]),
+        }
+
+    @property
+    def crash(self) -> Exception | None:
+        """What vocoding noise ended in, where it was not stopped for NaN or infinity."""
+        made = (self.trials["noise"], self.trials["a longer noise"])
+        return next((each for each in made if isinstance(each, Exception) and not not_finite(each)), None)
+
+    @property
+    def running(self) -> VocoderBase:
+        """The vocoder; where it makes no sound of noise, `shapes` or `finite` says so and the others do not apply."""
+        vocoder = self.vocoder
+        if self.crash is not None:
+            raise NotApplicable(f"it does not run ({type(self.crash).__name__})")
+        if not_finite(self.trials["noise"]) or not_finite(self.trials["a longer noise"]):
+            raise NotApplicable("the output is not finite")
+        return vocoder
 
     @property
     def tolerance(self) -> float:
@@ -156,6 +188,45 @@ class Subject:
             raise ConformanceError(f"{what} differs by {error:.1e} of the peak (allowed: {self.tolerance:g}). {advice}")
 
 
+def _tried(run: Callable[[], torch.Tensor]) -> torch.Tensor | Exception:
+    try:
+        return run()
+    except Exception as error:
+        return error
+
+
+def not_finite(made: torch.Tensor | Exception) -> bool:
+    """Whether a vocoder made NaN or infinity, or would have and was stopped by `VocoderBase`."""
+    if isinstance(made, Exception):
+        return isinstance(made, PluginError) and "NaN or infinity" in str(made)
+    return not bool(made.isfinite().all())
+
+
+def one_line(error: Exception) -> str:
+    """`ValueError: what was wrong`, on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@contextlib.contextmanager
+def watched_random_numbers() -> Iterator[Callable[[], str]]:
+    """Gives what says what has been done to torch's global random numbers: "seeds", "draws from" or nothing.
+
+    At the end they are as they were before.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        generator = torch.default_generator.manual_seed(_SEED)
+        before = generator.get_state()
+
+        def done() -> str:
+            if generator.initial_seed() != _SEED:
+                return "seeds"
+            return "" if torch.equal(generator.get_state(), before) else "draws from"
+
+        yield done
+
+
 def noise_mel(spec: Any, batch: int, frames: int, seed: int) -> torch.Tensor:
     """A mel [batch, n_mels, frames] of noise whose level changes from frame to frame."""
     import torch
@@ -188,7 +259,6 @@ def torch_settings() -> dict[str, Any]:
         "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
-        "torch.initial_seed()": torch.initial_seed(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,

@@ -22,12 +22,24 @@ class Conforming(ToyVocoder):
 
 def load(card, variant, *, device, precision, weights=None, chunk_frames=None) -> ToyVocoder:
     """A factory as it should be, for the class that the card's name stands for."""
-    vocoder = PLANTS[card.name](variant, device=device, precision=precision, chunk_frames=chunk_frames)
-    if weights is not None:
-        state = load_checkpoint(weights).state_dict
-        check_state_dict(state, {name: value.shape for name, value in vocoder.model.state_dict().items()}, "the toy")
-        vocoder.model.load_state_dict(state)
+    checkpoint = None if weights is None else load_checkpoint(weights)
+    if checkpoint is not None:
+        variant = variant.with_config(checkpoint.config, own=True)
+    vocoder = made(PLANTS[card.name], variant, device=device, precision=precision, chunk_frames=chunk_frames)
+    if checkpoint is not None:
+        put_into(vocoder, checkpoint.state_dict)
     return vocoder
+
+
+def made(kind: Callable[..., ToyVocoder], variant: Variant, **arguments) -> ToyVocoder:
+    """A vocoder, made without a draw from the program's random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        return kind(variant, **arguments)
+
+
+def put_into(vocoder: ToyVocoder, state: dict[str, torch.Tensor]) -> None:
+    check_state_dict(state, {name: value.shape for name, value in vocoder.model.state_dict().items()}, "the toy")
+    vocoder.model.load_state_dict(state)
 
 
 class Relabelled(ToyVocoder):
@@ -68,19 +80,69 @@ class GlobalNoise(ToyVocoder):
         return super()._vocode(mel)
 
 
-class SeedsOnLoading(ToyVocoder):
-    def __init__(self, *args, **arguments) -> None:
-        super().__init__(*args, **arguments)
-        torch.manual_seed(torch.initial_seed() + 1)
+class GlobalDraw(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) + 0 * torch.rand(1)
 
 
 class AutoPrecision(ToyVocoder):
     """Repeats what it was asked for instead of choosing."""
 
-    precision = property(lambda self: "auto" if self._asked == "auto" else self._precision)
+    precision = property(lambda self: self._asked)
 
-    def __init__(self, *args, **arguments) -> None:
-        super().__init__(*args, **{**arguments, "precision": "auto"})
+
+class AlwaysAuto(ToyVocoder):
+    """Says how it was chosen, and not what."""
+
+    precision = "auto"
+
+
+class FullForHalf(ToyVocoder):
+    """Has no bf16, and does not say so."""
+
+    def __init__(self, *args, precision: str, **arguments) -> None:
+        super().__init__(*args, precision="fp32" if precision == "bf16" else precision, **arguments)
+
+
+class HalfOverflows(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) / (self.precision == "fp32")
+
+
+class NotANumber(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) * float("nan")
+
+
+class NotANumberUnchecked(ToyVocoder):
+    """The same, of one that does without the base class's check."""
+
+    def mel_to_waveform(self, mel, **arguments):
+        return super().mel_to_waveform(mel, **arguments) * float("nan")
+
+
+class DividesBySilence(ToyVocoder):
+    """Scales by what a mel of silence has none of."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) * ((mel - MEL.silence) / (mel - MEL.silence)).mean()
+
+
+class FailsOnSilence(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        if not (mel != MEL.silence).any():
+            raise IndexError("no voiced frame")
+        return super()._vocode(mel)
+
+
+class TwoChannels(ToyVocoder):
+    def _run_eagerly(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._run_eagerly(mel)[:, None].expand(-1, 2, -1)
+
+
+class Crashes(ToyVocoder):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x5 and 7x16)")
 
 
 class SixteenBit(ToyVocoder):
@@ -89,7 +151,7 @@ class SixteenBit(ToyVocoder):
 
 
 class Unseeded(ToyVocoder):
-    """Whose weights are others at each load."""
+    """Whose weights are a little different at each load."""
 
     count = 0
 
@@ -98,14 +160,19 @@ class Unseeded(ToyVocoder):
         Unseeded.count += 1
         draw = torch.Generator().manual_seed(Unseeded.count)
         with torch.no_grad():
-            self.model.conv.weight.copy_(0.1 * torch.randn(self.model.conv.weight.shape, generator=draw))
+            self.model.conv.weight.add_(0.01 * torch.randn(self.model.conv.weight.shape, generator=draw))
 
 
 class Motionless(ToyVocoder):
     """Keeps its module under another name."""
 
     def _move(self, device: torch.device) -> None:
-        VocoderBase._move(type("Bare", (), {})(), device)
+        VocoderBase._move(SimpleNamespace(), device)
+
+
+class MovesWhatIsNotThere(ToyVocoder):
+    def _move(self, device: torch.device) -> None:
+        self.generator.to(device)
 
 
 class HalfFails(ToyVocoder):
@@ -284,11 +351,18 @@ PLANTS: dict[str, Callable[..., ToyVocoder]] = {
 
 
 def load_ignoring_weights(card, variant, *, device, precision, weights=None):
-    return ToyVocoder(variant, device=device, precision=precision)
+    return made(ToyVocoder, variant, device=device, precision=precision)
+
+
+def load_ignoring_config(card, variant, *, device, precision, weights=None):
+    vocoder = made(ToyVocoder, variant, device=device, precision=precision)
+    if weights is not None:
+        put_into(vocoder, load_checkpoint(weights).state_dict)
+    return vocoder
 
 
 def load_letting_torch_complain(card, variant, *, device, precision, weights=None):
-    vocoder = ToyVocoder(variant, device=device, precision=precision)
+    vocoder = made(ToyVocoder, variant, device=device, precision=precision)
     if weights is not None:
         vocoder.model.load_state_dict(weights)
     return vocoder
@@ -299,12 +373,22 @@ def load_with_any_option(card, variant, *, device, precision, weights=None, **op
 
 
 def load_by_position(card, variant, device):
-    return ToyVocoder(variant, device=device)
+    return made(ToyVocoder, variant, device=device)
 
 
 def load_ignoring_precision(card, variant, *, device, precision, weights=None):
     arguments = {"device": device, "precision": "fp32", "weights": weights}
     return load(SimpleNamespace(name="Conforming"), variant, **arguments)
+
+
+def load_seeding(card, variant, *, device, precision, weights=None):
+    torch.manual_seed(0)
+    return load(card, variant, device=device, precision=precision, weights=weights)
+
+
+def load_drawing(card, variant, *, device, precision, weights=None):
+    torch.nn.Linear(1, 1)
+    return load(card, variant, device=device, precision=precision, weights=weights)
 
 
 def registry_of(name: str, **changes) -> Registry:

@@ -12,7 +12,7 @@ import torch
 from distill_core import MelSpec, Registry, Variant, errors
 from distill_core.cli import main
 from distill_core.discovery import Candidate, Discovery
-from distill_core.testing import CHECKS, VocoderConformance, conformance, run_checks
+from distill_core.testing import CHECKS, Subject, VocoderConformance, conformance, run_checks
 from tests import checkpoints, toy
 from tests.conftest import ROOT
 from tests.testing_kit import planted
@@ -22,21 +22,31 @@ NEEDS_ACCELERATOR = {"runs_on_cuda", "runs_on_mps"}
 # name of a class in planted.py -> the promises it breaks, the one it was planted for first; ... for what else
 # cannot hold any more
 CLASSES = {
-    "Relabelled": ["loads"],
+    "Relabelled": ["loads", "refuses_other_weights"],
     "ElsewhereReport": ["reports"],
     "Chatty": ["quiet"],
     "ChattyLoading": ["quiet"],
     "GlobalSettings": ["leaves_torch_alone"],
     "GlobalNoise": ["leaves_torch_alone"],
-    "SeedsOnLoading": ["leaves_torch_alone"],
-    "AutoPrecision": ["reports", ...],
+    "GlobalDraw": ["leaves_torch_alone"],
+    "AutoPrecision": ["precisions"],
+    "AlwaysAuto": ["reports", "loads", "precisions"],
+    "FullForHalf": ["precisions"],
+    "HalfOverflows": ["precisions"],
     "SixteenBit": ["finite"],
-    "Unseeded": ["precisions", ...],
-    "Motionless": ["moves_whole", ...],
+    "NotANumber": ["finite"],
+    "NotANumberUnchecked": ["finite"],
+    "DividesBySilence": ["finite"],
+    "FailsOnSilence": ["finite"],
+    "TwoChannels": ["shapes"],
+    "Crashes": ["shapes"],
+    "Unseeded": ["precisions"],
+    "Motionless": ["moves_whole"],
+    "MovesWhatIsNotThere": ["moves_whole"],
     "HalfFails": ["precisions"],
     "LosesAFrame": ["shapes", "stream", "ragged", "halo", "finite"],
     "DoubleOut": ["dtypes"],
-    "Overflows": ["finite", ...],
+    "Overflows": ["finite"],
     "IgnoresTheMel": ["finite", "halo"],
     "NormalisesOverTime": ["chunks", "stream", "halo", "ragged"],
     "StreamsInPieces": ["stream"],
@@ -62,7 +72,6 @@ CLASSES = {
 CARDS = {
     "no licence": ({"license": ""}, ["described"]),
     "two-line summary": ({"summary": "a\nb"}, ["described"]),
-    "unknown device": ({"devices": ("cpu", "tpu")}, ["described"]),
     "address": ({"homepage": "example"}, ["described"]),
     "wrong sample rate": ({"variants": [Variant("plain", toy.MEL, 16000)]}, ["formats", "loads"]),
     "weights ignored": ({"factory": "tests.testing_kit.planted:load_ignoring_weights"}, ["refuses_other_weights"]),
@@ -70,6 +79,12 @@ CARDS = {
         {"factory": "tests.testing_kit.planted:load_letting_torch_complain"},
         ["refuses_other_weights"],
     ),
+    "configuration ignored": (
+        {"factory": "tests.testing_kit.planted:load_ignoring_config"},
+        ["refuses_other_weights"],
+    ),
+    "seed at loading": ({"factory": "tests.testing_kit.planted:load_seeding"}, ["leaves_torch_alone"]),
+    "draw at loading": ({"factory": "tests.testing_kit.planted:load_drawing"}, ["leaves_torch_alone"]),
     "any option": ({"factory": "tests.testing_kit.planted:load_with_any_option"}, ["refuses_unknown_options"]),
     "positional factory": ({"factory": "tests.testing_kit.planted:load_by_position"}, ["factory", "loads"]),
     "no factory": ({"factory": "tests.testing_kit.planted:no_such_function"}, ["factory", "loads"]),
@@ -146,6 +161,8 @@ def test_a_plugin_that_prints_while_it_is_imported_is_told(tmp_path, monkeypatch
         ({"variant": "nope"}, errors.UnknownVariantError),
         ({"device": "cuda:99"}, errors.DeviceError),
         ({"weights": "/no/such/folder"}, errors.WeightsNotFoundError),
+        ({"precision": "fp16"}, errors.PrecisionError),
+        ({"precision": "fp64"}, errors.PrecisionError),
     ],
 )
 def test_what_was_asked_for_in_vain_is_no_broken_promise(arguments, error) -> None:
@@ -155,7 +172,52 @@ def test_what_was_asked_for_in_vain_is_no_broken_promise(arguments, error) -> No
 
 def test_two_loads_that_give_two_models_are_told() -> None:
     report = run_checks("Unseeded", registry=planted.registry_of("Unseeded"))
-    assert "What is loaded a second time differs" in detail(report, "precisions")
+    assert "Two loads give two models" in detail(report, "precisions")
+
+
+@pytest.mark.parametrize(
+    ("name", "told_by", "reason"),
+    [
+        ("NotANumber", "finite", "the output is not finite"),
+        ("NotANumberUnchecked", "finite", "the output is not finite"),
+        ("TwoChannels", "shapes", "it does not run (PluginError)"),
+        ("Crashes", "shapes", "it does not run (RuntimeError)"),
+    ],
+)
+def test_what_makes_no_sound_is_told_once_and_the_rest_does_not_apply(name: str, told_by: str, reason: str) -> None:
+    report = run_checks(name, registry=planted.registry_of(name))
+    assert failures(report) == {told_by}
+    output = [result for result in report.results if result.group == "output" and result.name != told_by]
+    assert [result.outcome for result in output] == ["skipped"] * len(output), str(report)
+    assert {result.detail for result in output} == {reason}, str(report)
+    assert {"loads", "reports", "refuses_other_weights", "moves_whole"} <= {result.name for result in report.passed}
+
+
+@pytest.mark.parametrize(("factory", "done"), [("load_seeding", "seeds"), ("load_drawing", "draws from")])
+def test_random_numbers_taken_while_loading_are_told_with_the_remedy(factory: str, done: str) -> None:
+    registry = planted.registry_of("Conforming", factory=f"{planted.__name__}:{factory}")
+    report = run_checks("Conforming", registry=registry)
+    assert f"Loading it {done} torch's global random numbers" in detail(report, "leaves_torch_alone")
+    assert "with torch.random.fork_rng():" in detail(report, "leaves_torch_alone")
+
+
+def test_checking_leaves_the_random_numbers_of_loading_alone() -> None:
+    before = torch.get_rng_state()
+    subject = Subject("Conforming", planted.registry_of("Conforming", factory=f"{planted.__name__}:load_seeding"))
+    subject.vocoder  # noqa: B018
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_runs_on_the_cpu_alone_need_not_move() -> None:
+    report = run_checks("Motionless", registry=planted.registry_of("Motionless", devices=["cpu"]))
+    assert report.ok, str(report)
+    assert detail(report, "moves_whole") == "it runs on the CPU alone, and cannot be moved"
+
+
+def test_a_precision_of_auto_is_no_answer_to_auto() -> None:
+    report = run_checks("AutoPrecision", registry=planted.registry_of("AutoPrecision"), precision="auto")
+    assert failures(report) == {"reports"}
+    assert "choose one of fp32, bf16, fp16" in detail(report, "reports")
 
 
 def test_a_plugin_that_imports_no_torch_is_light(tmp_path, monkeypatch) -> None:
@@ -311,6 +373,35 @@ def test_the_command_on_an_unknown_name_is_one_line(capsys) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: There is no vocoder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variant", "nope"], "has no variant 'nope'"),
+        (["--weights", "nope"], "There is no nope"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--precision", "fp16"], "There is no fp16 on a CPU"),
+    ],
+)
+def test_the_command_with_what_cannot_be_had_is_one_line(monkeypatch, capsys, arguments, words) -> None:
+    from distill_core.testing import subject
+
+    monkeypatch.setattr(subject, "process_registry", planted.registry_of("Conforming"))
+    assert main(["check", "Conforming", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ") and words in captured.err and captured.err.count("\n") == 1
+
+
+def test_the_commands_json_stands_alone_whatever_the_vocoder_prints(monkeypatch, capsys) -> None:
+    from distill_core.testing import subject
+
+    monkeypatch.setattr(subject, "process_registry", planted.registry_of("Chatty"))
+    assert main(["check", "Chatty", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert [each["name"] for each in json.loads(captured.out)["results"] if each["outcome"] == "failed"] == ["quiet"]
+    assert "vocoding ..." in captured.err
 
 
 def test_the_mels_it_makes_are_in_the_format() -> None:

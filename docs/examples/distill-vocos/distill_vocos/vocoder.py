@@ -78,19 +78,23 @@ def load(
     """The factory that the card names.
 
     Args:
-        weights: a folder, file or state dict in upstream's layout; None: the variant's, from the Hub.
+        weights: a file or state dict in upstream's layout, with a `config.json` beside it if its mels are of another
+            format, or a folder of both; None: the variant's, from the Hub.
         untrained: random weights, the same every time; for tests and to measure speed.
 
     Raises:
         MissingDependencyError: vocos is not installed.
         WeightsError: the weights cannot be had, or are of another model.
     """
+    read = None
+    if weights is not None or not untrained:
+        read = load_checkpoint(weights, variant.weights)
+        variant = variant.with_config(read.config, own=weights is not None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Vocos(variant.mel)
-    if weights is not None or not untrained:
-        read = load_checkpoint(weights, variant.weights).state_dict
-        state = {name: value for name, value in read.items() if not name.startswith(_OF_TRAINING)}
+    if read is not None:
+        state = {name: value for name, value in read.state_dict.items() if not name.startswith(_OF_TRAINING)}
         check_state_dict(state, {name: value.shape for name, value in model.state_dict().items()}, "Vocos")
         model.load_state_dict(state)
     return VocosVocoder(model, variant, device=device, precision=precision, chunk_frames=chunk_frames)

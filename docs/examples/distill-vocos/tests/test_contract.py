@@ -52,6 +52,14 @@ def test_upstreams_checkpoint_loads_with_its_feature_extractor_left_out() -> Non
         registry.get("vocos", device="cpu", weights={k: v for k, v in state.items() if k != "head.out.weight"})
 
 
+def test_the_configuration_beside_weights_of_ones_own_is_heeded() -> None:
+    state = registry.get("vocos", device="cpu", untrained=True).model.state_dict()
+    config = {"sampling_rate": 22050, "num_mels": 100, "n_fft": 1024, "hop_size": 256, "win_size": 1024}
+    own = {"generator": state, "config": {**config, "fmin": 0, "fmax": 8000}}
+    vocoder = registry.get("vocos", device="cpu", weights=own)
+    assert (vocoder.sample_rate, vocoder.mel.fmax) == (22050, 8000.0)
+
+
 def test_importing_the_backbone_leaves_no_half_of_vocos_behind() -> None:
     upstream.backbone_class()
     assert "vocos" not in sys.modules or hasattr(sys.modules["vocos"], "Vocos")
