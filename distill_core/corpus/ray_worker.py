@@ -50,6 +50,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._begun: dict[int, _Begun] = {}
+        self._ended: set[int] = set()
         self._loads: dict[str, int] = {}
         self._seconds = 0.0
         self._stopped = False
@@ -61,7 +62,8 @@ class Ledger:
         """
         if self._stopped:
             return 0, {}, set()
-        begun = self._begun.setdefault(parcel, _Begun())
+        # A worker that was killed when its reply had arrived, and Ray did not know it yet, is replaced like any other.
+        begun = self._begun.setdefault(parcel, _Begun(attempts=int(parcel in self._ended)))
         begun.attempts += 1
         return begun.attempts, begun.outcomes, begun.alone
 
@@ -75,6 +77,7 @@ class Ledger:
     def end(self, parcel: int) -> None:
         """A parcel's outcomes have arrived where they are wanted."""
         self._begun.pop(parcel, None)
+        self._ended.add(parcel)
 
     def loading(self, worker: str) -> int:
         """A worker loads the model: for the how manieth time since it last succeeded."""

@@ -82,9 +82,10 @@ def test_the_ledger_tells_the_next_worker_what_came_of_a_parcel() -> None:
     ledger.begin_alone(7, 4)
     assert ledger.begin(7) == (2, {3: outcome}, {4})
     ledger.end(7)
-    assert ledger.begin(7) == (1, {}, set())
+    assert ledger.begin(7) == (2, {}, set())  # and so the record is looked at
+    assert ledger.begin(8) == (1, {}, set())
     ledger.stop()
-    assert ledger.begin(8)[0] == 0
+    assert ledger.begin(9)[0] == 0
     assert [ledger.loading("w"), ledger.loading("w")] == [1, 2]
     ledger.loaded("w")
     assert ledger.loading("w") == 1
