@@ -26,6 +26,9 @@ _MAX_CHANNELS = 1024  # libsndfile's
 _HOLDS = {"OGG": (255, 200_000), "FLAC": (8, 655_350)}
 """Channels and Hz that a format holds at most; beyond, libsndfile's Vorbis ends the process. Others: as libsndfile."""
 
+_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+"""All that Opus can be, in Hz."""
+
 READ = (
     ".aif", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav",
 )  # fmt: skip
@@ -46,17 +49,15 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
     import torch
 
     soundfile = _soundfile()
-    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise InvalidAudioError(f"A sound is named by the path of its file, not by {path!r}.")
-    path = Path(path)
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise InvalidAudioError(f"{path}: max_seconds must be above 0, or None for all, not {max_seconds!r}.")
-    check_is_file(path, str(path))
-    if path.suffix.lower() == ".npz":
-        raise InvalidAudioError(f"{path}: is an archive of arrays. A mel is read from .npy, as np.save writes it.")
+    path = path_of(path, "A sound")
+    most = None if max_seconds is None else _checked_seconds(max_seconds, f"{path}: max_seconds")
+    check_is_sound(path, str(path))
     place = os.fsencode(path)
     try:
-        frames = -1 if max_seconds is None else max(1, round(max_seconds * soundfile.info(place).samplerate))
+        frames = -1
+        if most is not None:
+            about = soundfile.info(place)
+            frames = max(1, round(min(most * about.samplerate, about.frames)))
         samples, rate = soundfile.read(place, frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
@@ -89,12 +90,12 @@ def write_audio(
 
     Raises:
         OutputExistsError: the file exists and `overwrite` is False.
-        InvalidAudioError: the waveform or sample rate is none, the ending or subtype is unknown, or the folder
-            cannot be written to.
+        InvalidAudioError: the path, waveform or sample rate is none, the ending or subtype is unknown, the format
+            cannot hold so many channels or such a rate, or the folder cannot be written to.
         MissingDependencyError: soundfile is not installed.
     """
     soundfile = _soundfile()
-    path = Path(path)
+    path = path_of(path, "A sound")
     samples, sample_rate = _writable_samples(path, wave), checked_rate(sample_rate, f"{path}: sample_rate")
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
@@ -106,6 +107,30 @@ def write_audio(
         raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
     except OSError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def path_of(name: Any, what: str, error: type[DistillError] = InvalidAudioError) -> Path:
+    """The path of a file that is read or written; `what` is what the message calls the file.
+
+    Raises:
+        InvalidAudioError, or what `error` says: it is none.
+    """
+    given = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if given == "":
+        raise error(f"{what} is named by the path of its file; this name is empty.")
+    if not isinstance(given, str) or "\0" in given:
+        raise error(f"{what} is named by the path of its file, not by {name!r}.")
+    return Path(given)
+
+
+def _checked_seconds(seconds: Any, name: str) -> float:
+    try:
+        value = math.nan if isinstance(seconds, bool | str) else float(seconds)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InvalidAudioError(f"{name} must be above 0, or None for all, not {seconds!r}.")
+    return value
 
 
 def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
@@ -171,6 +196,13 @@ def check_free(path: Path, *, overwrite: bool, force: str = "--force") -> None:
         raise InvalidAudioError(f"{path}: is a folder; a file is to be written there.")
     if not above.is_dir():
         raise InvalidAudioError(f"{path}: cannot be written, for {above} is a file and no folder.")
+    for part in there.relative_to(above).parts:  # whether it may be a name is only said where there is a folder
+        try:
+            (above / part).lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
     if exists and not overwrite:
         raise OutputExistsError(f"{path}: exists already. Use {force} to overwrite it.")
 
@@ -193,13 +225,27 @@ def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudi
     raise error(f"{name}: there is no such file.")
 
 
+def check_is_sound(path: Path, name: str) -> None:
+    """See that there is a file, and none that is known to be no sound.
+
+    Raises:
+        InvalidAudioError: there is none, or it is numpy's archive; `name` is what the message calls it.
+    """
+    check_is_file(path, name)
+    if name.lower().endswith(".npz"):
+        raise InvalidAudioError(
+            f"{name}: is an archive of arrays, no sound. A mel is read from .npy (np.save writes one), .pt or "
+            ".safetensors."
+        )
+
+
 def check_encoding(
     name: str, file_format: str, subtype: str | None, *, channels: int = 1, sample_rate: int | None = None
 ) -> None:
     """See that a format has an encoding, None being its usual one, and room for so many channels and Hz.
 
     Raises:
-        InvalidAudioError: it has not; the message begins with `name` and lists those it has.
+        InvalidAudioError: it has not; the message begins with `name` and says what it has.
     """
     soundfile = _soundfile()
     most, fastest = _HOLDS.get(file_format.upper(), (_MAX_CHANNELS, MAX_RATE))
@@ -207,6 +253,9 @@ def check_encoding(
         raise InvalidAudioError(f"{name}: {file_format.upper()} holds {most} channels at most, not {channels}.")
     if sample_rate is not None and sample_rate > fastest:
         raise InvalidAudioError(f"{name}: {file_format.upper()} holds {fastest} Hz at most, not {sample_rate}.")
+    if sample_rate is not None and (subtype or "").upper() == "OPUS" and sample_rate not in _OPUS_RATES:
+        listed = ", ".join(map(str, _OPUS_RATES))
+        raise InvalidAudioError(f"{name}: OPUS holds {listed} Hz, not {sample_rate}; choose one as the sample rate.")
     if subtype is not None and not soundfile.check_format(file_format.upper(), subtype):
         known = ", ".join(sorted(soundfile.available_subtypes(file_format.upper())))
         raise InvalidAudioError(f"{name}: {file_format.upper()} has no encoding {subtype!r}; it has {known}.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .audio import check_is_file
+from .audio import check_is_file, path_of
 from .errors import InvalidMelError
+from .weights.checkpoint import NAMED_PROBLEMS, _named_in
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
 
     from .arrays import tensor_of
 
-    path = Path(path)
+    path = path_of(path, "A mel", InvalidMelError)
     check_is_file(path, str(path), InvalidMelError)
     kind = path.suffix.lower()
     try:
@@ -47,16 +48,29 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
             raise InvalidMelError(f"{path}: a mel is read from {', '.join(FORMATS)}, not from {kind or 'no ending'}.")
     except InvalidMelError:
         raise
-    except pickle.UnpicklingError as error:
-        raise InvalidMelError(
-            f"{path}: cannot be read: it is damaged, or holds more than tensors and would run code when loaded; "
-            "nothing was run. Save the mel alone: torch.save(mel, path)."
-        ) from error
     except Exception as error:  # whatever the three readers make of a damaged or hostile file
-        brief = " ".join(str(error).split())[:120]
-        raise InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors ({brief}).") from error
+        raise _unreadable(path, kind, error) from error
     mel = _the_tensor(path, value)
     return mel[None] if mel.dim() == 2 else mel
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
+    """What is wrong with a file, without a library's advice on how to have its code run after all."""
+    named = _named_in(path, zipfile.is_zipfile(path)) if kind in (".pt", ".pth") else []
+    if named:
+        return InvalidMelError(
+            f"{path}: cannot be read: it holds more than tensors, and would run code when loaded "
+            f"({', '.join(named[:NAMED_PROBLEMS])}); nothing was run. Save the mel alone: torch.save(mel, path)."
+        )
+    if kind == ".npy" and isinstance(error, ValueError) and "pickle" in str(error):
+        return InvalidMelError(
+            f"{path}: cannot be read: it is damaged, or holds objects, which could run code when loaded; nothing was "
+            "run. Save the mel as an array of numbers: np.save(path, mel)."
+        )
+    words = str(error) if isinstance(error, RuntimeError | ValueError | OSError | SyntaxError) else ""
+    reason = " ".join(words.partition("\n")[0].partition(". ")[0].split()).rstrip(".")
+    said = f" ({reason})" if reason else ""
+    return InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors{said}. Is it damaged?")
 
 
 def _the_tensor(path: Path, value: Any) -> torch.Tensor:

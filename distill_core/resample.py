@@ -26,6 +26,12 @@ QUALITY = "VHQ"
 MAX_RATE = 2**31 - 1
 """In Hz: a C int, in which soxr and libsndfile count. Beyond, soxr ends the process."""
 
+MAX_RATIO = 1 << 16
+"""Of one rate to the other. From some 2^19 on soxr never returns, or ends the process; 1 Hz to 48 kHz is within."""
+
+_AT_ONCE = 1 << 24
+"""Samples that soxr takes or gives in one call: it counts them in a C int, and ends the process beyond."""
+
 
 def out_samples(samples: int, source_rate: int, target_rate: int) -> int:
     """How many samples so many become: their duration, rounded up, so that nothing is trimmed."""
@@ -36,7 +42,7 @@ def checked_rate(rate: Any, name: str = "sample_rate") -> int:
     """A sample rate in Hz as an int.
 
     Raises:
-        InvalidAudioError: it is no positive whole number.
+        InvalidAudioError: it is no positive whole number, or above `MAX_RATE`.
     """
     try:
         whole = 0 if isinstance(rate, bool | str) else int(rate)
@@ -45,7 +51,8 @@ def checked_rate(rate: Any, name: str = "sample_rate") -> int:
     except (TypeError, ValueError, OverflowError):
         whole = 0
     if whole > MAX_RATE:
-        raise InvalidAudioError(f"{name} must be {MAX_RATE} Hz at most.")
+        shown = f", not {whole}" if whole < 10**20 else ""
+        raise InvalidAudioError(f"{name} must be {MAX_RATE} Hz at most{shown}.")
     raise InvalidAudioError(f"{name} must be a positive whole number of Hz, not {rate!r}.")
 
 
@@ -60,7 +67,8 @@ class Resampler:
         channels: signals resampled side by side.
 
     Raises:
-        InvalidAudioError: a rate or number of channels that is not a positive whole number.
+        InvalidAudioError: a rate or number of channels that is not a positive whole number, or rates of which one is
+            more than `MAX_RATIO` times the other.
         MissingDependencyError: soxr is not installed.
     """
 
@@ -69,6 +77,11 @@ class Resampler:
         self.target_rate = target_rate = checked_rate(target_rate, "target_rate")
         if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
             raise InvalidAudioError(f"channels must be a positive whole number, not {channels!r}.")
+        if max(source_rate, target_rate) > MAX_RATIO * min(source_rate, target_rate):
+            raise InvalidAudioError(
+                f"{source_rate} Hz cannot be resampled to {target_rate} Hz: one may be {MAX_RATIO} times the other at "
+                "most. Is the rate right?"
+            )
         self.channels = channels
         self._stream: Any = None
         if source_rate != target_rate:
@@ -91,6 +104,8 @@ class Resampler:
             InvalidAudioError: another rank or number of channels, or integers.
             RuntimeError: `flush` was called before.
         """
+        import torch
+
         if self._ended:
             raise RuntimeError("This Resampler was flushed; make another for the next stream.")
         if chunk.ndim != 2 or chunk.shape[0] != self.channels or not chunk.is_floating_point():
@@ -103,7 +118,10 @@ class Resampler:
             return chunk.float()
         if chunk.shape[1] == 0:
             return chunk.float()
-        return self._out(self._stream.resample_chunk(self._in(chunk)), chunk.device)
+        size = max(1, _AT_ONCE * self.source_rate // (max(self.source_rate, self.target_rate) * self.channels))
+        parts = chunk.split(size, dim=1)
+        made = [self._out(self._stream.resample_chunk(self._in(part)), chunk.device) for part in parts]
+        return made[0] if len(made) == 1 else torch.cat(made, dim=1)
 
     def flush(self, like: Tensor | None = None) -> Tensor:
         """The rest of the stream, `[C, m]`, float32; the stream ends here.
@@ -141,7 +159,7 @@ def resample(wave: Tensor | NDArray[Any], source_rate: int, target_rate: int) ->
     """A waveform at another rate: `[..., samples]` -> `[..., out_samples(samples)]`, float32.
 
     Raises:
-        InvalidAudioError: a rate that is not a positive whole number, integers, or a single number.
+        InvalidAudioError: rates as `Resampler` refuses them, integers, or a single number.
         MissingDependencyError: soxr is not installed.
     """
     import torch
@@ -155,6 +173,7 @@ def resample(wave: Tensor | NDArray[Any], source_rate: int, target_rate: int) ->
             raise InvalidAudioError(f"A {type(wave).__name__} is no waveform [..., samples].") from error
     if wave.ndim == 0:
         raise InvalidAudioError("A waveform must have shape [..., samples]; this is a single number.")
+    source_rate, target_rate = checked_rate(source_rate, "source_rate"), checked_rate(target_rate, "target_rate")
     flat = wave.reshape(math.prod(wave.shape[:-1]), wave.shape[-1])
     if flat.shape[0] == 0:
         size = out_samples(wave.shape[-1], source_rate, target_rate)

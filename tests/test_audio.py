@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.audio import read_audio, write_audio
+from distill_core.audio import check_free, read_audio, write_audio
 from distill_core.errors import InvalidAudioError, InvalidMelError, OutputExistsError
 from distill_core.mel_files import read_mel
 
@@ -112,6 +113,13 @@ def test_what_a_format_cannot_hold_is_said_and_ends_no_process(
     assert not list(tmp_path.iterdir())
 
 
+def test_opus_has_rates_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(InvalidAudioError, match="OPUS holds 8000, .*48000 Hz, not 22050"):
+        write_audio(tmp_path / "x.ogg", WAVE, 22050, subtype="opus")
+    write_audio(tmp_path / "x.ogg", WAVE, 24000, subtype="OPUS")
+    assert read_audio(tmp_path / "x.ogg")[1] == 24000
+
+
 @pytest.mark.parametrize(("name", "rate"), [("x.ogg", 200_000), ("x.flac", 655_350), ("x.wav", 2**31 - 1)])
 def test_what_a_format_just_holds_is_written(tmp_path: Path, name: str, rate: int) -> None:
     write_audio(tmp_path / name, torch.zeros(1, 1000), rate)
@@ -123,6 +131,9 @@ def test_names_that_can_be_no_files(tmp_path: Path) -> None:
     for path, words in ((tmp_path / "file" / "x.wav", "is a file and no folder"), (tmp_path / f"{'x' * 300}.wav", "")):
         with pytest.raises(InvalidAudioError, match=f"cannot be written.*{words}"):
             write_audio(path, WAVE, 22050)
+    for path in (tmp_path / "new" / f"{'x' * 300}.wav", tmp_path / "new" / ("x" * 300) / "x.wav"):
+        with pytest.raises(InvalidAudioError, match="cannot be written .File name too long"):
+            check_free(path, overwrite=False)
     longest = tmp_path / f"{'x' * 251}.wav"
     write_audio(longest, WAVE, 22050)
     assert read_audio(longest)[1] == 22050
@@ -130,18 +141,30 @@ def test_names_that_can_be_no_files(tmp_path: Path) -> None:
         read_audio(tmp_path / f"{'x' * 300}.wav")
 
 
-@pytest.mark.parametrize("path", ["", b"x.wav", 3, None])
+@pytest.mark.parametrize("path", ["", b"x.wav", 3, None, "a\0.wav", io.BytesIO()])
 def test_what_names_no_file(path: Any) -> None:
-    with pytest.raises(InvalidAudioError, match="named by the path of its file"):
+    words = "named by the path of its file" if path else "this name is empty"
+    if path is None:
+        words = "not by None"
+    with pytest.raises(InvalidAudioError, match=words):
         read_audio(path)
+    with pytest.raises(InvalidAudioError, match=words):
+        write_audio(path, WAVE, 22050)
+    with pytest.raises(InvalidMelError, match=words):
+        read_mel(path)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
-def test_a_length_that_is_none(tmp_path: Path, seconds: float) -> None:
+@pytest.mark.parametrize(
+    "seconds",
+    [0, -1, float("nan"), float("inf"), "1", True, 10**400, np.array([1.0, 2.0]), torch.ones(2), [1]],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_length_that_is_none(tmp_path: Path, seconds: Any) -> None:
     write_audio(tmp_path / "x.wav", WAVE, 22050)
     with pytest.raises(InvalidAudioError, match="max_seconds must be above 0"):
         read_audio(tmp_path / "x.wav", max_seconds=seconds)
     assert read_audio(tmp_path / "x.wav", max_seconds=0.01)[0].shape == (1, 220)
+    assert read_audio(tmp_path / "x.wav", max_seconds=1e300)[0].shape == (1, 400)
 
 
 def test_an_archive_of_arrays_is_called_what_it_is(tmp_path: Path) -> None:
@@ -153,6 +176,27 @@ def test_an_archive_of_arrays_is_called_what_it_is(tmp_path: Path) -> None:
 def test_a_file_that_would_run_code_is_told_in_words(tmp_path: Path) -> None:
     torch.save({"mel": np.zeros((80, 3), np.float32)}, tmp_path / "x.pt")
     torch.save(torch.nn.Linear(1, 1), tmp_path / "y.pt")
+    words = r"would run code.*nothing was run.*torch\.save\(mel, path\)"
     for name in ("x.pt", "y.pt"):
-        with pytest.raises(InvalidMelError, match=r"would run code.*nothing was run.*torch\.save\(mel, path\)"):
+        with pytest.raises(InvalidMelError, match=words) as caught:
             read_mel(tmp_path / name)
+        assert "damaged" not in str(caught.value)
+        assert ("numpy" if name == "x.pt" else "torch.nn.modules.linear.Linear") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["empty.pt", "text.pt", "cut.pt", "junk.npy", "objects.npy"])
+def test_no_advice_of_a_library_to_load_a_file_unsafely_is_passed_on(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name == "objects.npy":
+        np.save(path, np.array([{}], dtype=object))
+    elif name == "cut.pt":
+        torch.save(torch.zeros(80, 3), path)
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        path.write_bytes(b"" if name == "empty.pt" else b"hello \x1b[1mworld")
+    with pytest.raises(InvalidMelError, match=f"{name}: cannot be read") as caught:
+        read_mel(path)
+    said = str(caught.value)
+    for words in ("weights_only", "allow_pickle", "unsafely", "\x1b", "()"):
+        assert words not in said
+    assert said.endswith(("Is it damaged?", "torch.save(mel, path).", "np.save(path, mel)."))

@@ -225,9 +225,11 @@ def test_wrong_usage_is_exit_code_2(argv, capsys) -> None:
     [
         ("out.docx", [], ".wav, .flac"),
         ("out.ogg", ["--sample-rate", "200001"], "OGG holds 200000 Hz at most"),
+        ("out.ogg", ["--sample-rate", "22050", "--subtype", "OPUS"], "OPUS holds 8000"),
         ("many", ["--workers", "1", "--format", "flac", "--sample-rate", "700000"], "FLAC holds 655350 Hz"),
         ("file.pt/out.wav", [], "file.pt is a file and no folder"),
         (f"{'x' * 300}.wav", [], "cannot be written"),
+        (f"new/{'x' * 300}.wav", [], "xx.wav: cannot be written (File name too long)"),
         ("out.wav", ["--subtype", "VORBIS"], "no encoding 'VORBIS'"),
     ],
 )
@@ -238,13 +240,37 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     monkeypatch.setattr(VocodeJob, "load", lambda job: pytest.fail("a model was loaded"))
     assert run("vocode", sound, "-o", tmp_path / output, "--vocoder", "toy", *more) == 1
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
-def test_what_leaves_no_sample_is_an_error_and_no_empty_file(sound: Path, tmp_path: Path, capsys) -> None:
-    soundfile.write(tmp_path / "brief.wav", np.zeros(1, np.float32), 2**31 - 1)
+@pytest.mark.parametrize(("rate", "words"), [(20_000, "not one sample is left"), (2**31 - 1, "cannot be resampled")])
+def test_what_leaves_no_sample_is_an_error_and_no_empty_file(rate: int, words: str, tmp_path: Path, capsys) -> None:
+    soundfile.write(tmp_path / "brief.wav", np.zeros(1, np.float32), rate)
     assert run("vocode", tmp_path / "brief.wav", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
-    assert "not one sample is left" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_rate_far_beyond_the_vocoders_own_is_refused(sound: Path, tmp_path: Path, capsys) -> None:
+    """soxr ends the process with it."""
+    argv = ["vocode", sound, "-o", tmp_path / "out.wav", "--vocoder", "toy", "--sample-rate", 2**31 - 1]
+    assert run(*argv) == 1
+    assert "8000 Hz cannot be resampled to 2147483647 Hz" in capsys.readouterr().err
+
+
+def test_more_channels_than_a_format_holds_are_refused_before_anything_is_computed(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    soundfile.write(tmp_path / "nine.wav", np.zeros((4000, 9), np.float32), 8000)
+    monkeypatch.setattr(toy.ToyVocoder, "_vocode", lambda *_: pytest.fail("a model ran"))
+    assert run("vocode", tmp_path / "nine.wav", "-o", tmp_path / "out.flac", "--vocoder", "toy") == 1
+    assert "FLAC holds 8 channels at most, not 9" in capsys.readouterr().err
+
+
+def test_an_archive_of_arrays_is_told_what_a_mel_is_read_from(tmp_path: Path, capsys) -> None:
+    np.savez(tmp_path / "m.npz", mel=np.zeros((5, 20), np.float32))
+    assert run("vocode", tmp_path / "m.npz", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
+    assert "A mel is read from .npy (np.save writes one)" in capsys.readouterr().err
 
 
 def test_an_input_with_too_long_a_name(tmp_path: Path, capsys) -> None:

@@ -95,10 +95,51 @@ def test_numpy_goes_in_and_a_single_number_does_not() -> None:
             resample(wrong, 48000, 44100)  # type: ignore[arg-type]
 
 
+def test_an_empty_batch_has_rates_as_well() -> None:
+    assert resample(torch.zeros(0, 10), 8000, 16000).shape == (0, 20)
+    with pytest.raises(InvalidAudioError, match="target_rate"):
+        resample(torch.zeros(0, 10), 8000, 0)
+
+
+@pytest.mark.parametrize(("source", "target"), [(1, 2**31 - 1), (2**31 - 1, 1), (22050, 2**31 - 1), (1, 65_537)])
+def test_rates_too_far_apart_are_refused(source: int, target: int) -> None:
+    """With them soxr does not come back, or ends the process."""
+    with pytest.raises(InvalidAudioError, match=f"{source} Hz cannot be resampled to {target} Hz.*65536 times"):
+        Resampler(source, target)
+
+
+@pytest.mark.parametrize(("source", "target", "samples"), [(1, 65_536, 3), (65_536, 1, 200_000)])
+def test_rates_just_not_too_far_apart_are_resampled(source: int, target: int, samples: int) -> None:
+    made = resample(torch.zeros(samples), source, target)
+    assert made.shape == (out_samples(samples, source, target),)
+
+
+@pytest.mark.parametrize(("source", "target"), RATES)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_soxr_is_never_asked_for_more_at_once_than_it_can_count(
+    source: int, target: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than fit into a C int, taken or made by one call, end the process."""
+    wave = torch.randn(channels, 20_000, generator=torch.Generator().manual_seed(2)) * 0.3
+    whole = resample(wave, source, target)
+    monkeypatch.setattr("distill_core.resample._AT_ONCE", 1000)
+    taken = []
+    original = Resampler._in
+
+    def counted(self: Resampler, chunk: torch.Tensor):
+        taken.append(chunk.shape[1])
+        return original(self, chunk)
+
+    monkeypatch.setattr(Resampler, "_in", counted)
+    assert torch.equal(resample(wave, source, target), whole)
+    assert max(taken, default=0) * max(source, target) <= 1000 / channels * source
+    assert sum(taken) == (0 if source == target else 20_000)
+
+
 def test_a_rate_beyond_what_the_libraries_count_in_is_refused() -> None:
     """Beyond it soxr ends the process."""
-    for rate in (2**31, 10**400):
-        with pytest.raises(InvalidAudioError, match="2147483647 Hz at most"):
+    for rate, words in ((2**31, "2147483647 Hz at most, not 2147483648"), (10**400, "2147483647 Hz at most")):
+        with pytest.raises(InvalidAudioError, match=words):
             Resampler(48000, rate)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..audio import _soundfile, check_is_file
+from ..audio import _soundfile, check_is_sound
 from ..errors import InvalidAudioError
 from ..resample import Resampler
 
@@ -48,7 +48,7 @@ class Sound:
     def __init__(self, path: Path, name: str) -> None:
         soundfile = _soundfile()
         self.name = name
-        check_is_file(path, name)
+        check_is_sound(path, name)
         try:
             self._file = soundfile.SoundFile(os.fsencode(path))
         except soundfile.LibsndfileError as error:
@@ -147,9 +147,11 @@ def _resampled(blocks: Iterable[torch.Tensor], source: int, target: int) -> Iter
     for block in blocks:
         if resampler is None:
             resampler = Resampler(source, target, channels=block.shape[0])
-        made = resampler.process(block)
-        if made.shape[1]:
-            yield made
+        # A header may name a rate so low that a block of it would fill any memory.
+        for part in block.split(max(1, block.shape[1] * source // max(source, target)), dim=1):
+            made = resampler.process(part)
+            if made.shape[1]:
+                yield made
     if resampler is not None:
         rest = resampler.flush()
         if rest.shape[1]:

@@ -175,7 +175,7 @@ class Plan:
             raise CorpusError(f"{where}: {unknown[0]!r} is not known; there are {', '.join(sorted(_KEYS))}.")
         output, mel = entry.get("output"), entry.get("mel")
         for name, value in (("output", output), ("mel", mel)):
-            if value is not None and (not isinstance(value, str) or not value):
+            if value is not None and (not isinstance(value, str) or not value or "\0" in value):
                 raise CorpusError(f"{where}: {name!r} must be text, not {value!r}.")
         if mel is not None:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..audio import check_writable
+from ..audio import check_encoding, check_free, check_writable
 from ..checks import check_finite, checked_mel
 from ..errors import DistillError
 from ..mel import detect
@@ -25,7 +26,7 @@ from .blocks import Sound, analyze_blocks, cut
 from .job import Outcome, VocodeJob
 from .plan import Item, numbered
 from .record import Journal
-from .write import UnwritableError, check_subtype, write
+from .write import UnwritableError, check_subtype, unwritable, write
 
 if TYPE_CHECKING:
     from ..vocoder import VocoderBase
@@ -153,6 +154,7 @@ class Runner:
     def _read_mel(self, work: _Work) -> None:
         if work.item.mel is not None:
             work.vocoder = self._get(work.item.mel)
+        self._check_output(work, 1)
         spec = work.vocoder.mel
         with files.local(work.item.input) as path:
             mel = checked_mel(read_mel(path), spec)
@@ -165,6 +167,7 @@ class Runner:
     def _read_sound(self, work: _Work) -> None:
         name = work.item.input
         with files.local(name) as path, Sound(path, name) as sound:
+            self._check_output(work, sound.channels)
             rate, total = sound.sample_rate, sound.samples * sound.channels
             if total > LONG_SAMPLES or total / rate > LONG_SECONDS:
                 work.long = True
@@ -172,6 +175,14 @@ class Runner:
             wave = sound.whole()
         work.mel = analyze(wave, rate, work.vocoder)
         work.samples = round(wave.shape[1] * work.vocoder.sample_rate / rate)
+
+    def _check_output(self, work: _Work, channels: int) -> None:
+        """See before anything is computed that the result could be written."""
+        output = work.item.output
+        rate = work.vocoder.sample_rate
+        check_encoding(output, os.path.splitext(output)[1][1:], self.job.subtype, channels=channels, sample_rate=rate)
+        if not files.is_url(output):
+            check_free(Path(output), overwrite=True)
 
     # Computing
 
@@ -270,16 +281,19 @@ class Runner:
             output = numbered(work.item.output, part, parts)
             if folder is None:
                 check_writable(Path(output), overwrite=self.job.overwrite)
-            with files.scratch(folder, output) as path:
-                total += write(
-                    path, pieces, rate, channels, name=output, subtype=self.job.subtype, expected=work.samples or 0
-                )
 
-                def record(output: files.Identity, part: int = part) -> None:
-                    if self._journal is not None:
-                        self._journal.add(work.item, part, parts, work.source, output)
+            def record(output: files.Identity, part: int = part) -> None:
+                if self._journal is not None:
+                    self._journal.add(work.item, part, parts, work.source, output)
 
-                files.commit(path, output, record)
+            try:
+                with files.scratch(folder, output) as path:
+                    total += write(
+                        path, pieces, rate, channels, name=output, subtype=self.job.subtype, expected=work.samples or 0
+                    )
+                    files.commit(path, output, record)
+            except OSError as error:
+                raise unwritable(output, error) from error
             outputs.append(output)
         if started is not None:
             work.took += time.perf_counter() - started

@@ -31,6 +31,11 @@ class UnwritableError(CorpusError):
         self.fatal = fatal
 
 
+def unwritable(name: str, error: OSError) -> UnwritableError:
+    """What the system said when an output was to be written."""
+    return UnwritableError(f"{name}: cannot be written ({error.strerror or error}).", fatal=error.errno in _FULL)
+
+
 def check_subtype(subtype: str | None) -> None:
     """See that an encoding exists at all; whether a format has it is seen in `write`.
 
@@ -89,8 +94,7 @@ def write(
     except (soundfile.LibsndfileError, AssertionError, OSError) as error:
         failure = _failure(path.parent)
         if failure is not None:
-            fatal = failure.errno in _FULL
-            raise UnwritableError(f"{name}: cannot be written ({failure.strerror}).", fatal=fatal) from error
+            raise unwritable(name, failure) from error
         reason = str(getattr(error, "error_string", None) or error or "it came out cut off").rstrip(".")
         raise InvalidAudioError(f"{name}: cannot be written ({reason}).") from error
     return written

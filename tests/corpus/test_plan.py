@@ -148,6 +148,7 @@ def test_a_manifest_names_inputs_from_its_own_folder_and_outputs_below_the_other
         ({"input": "a.wav", "output": "../b.wav"}, "below the output folder"),
         ({"input": "a.wav", "output": "/b.wav"}, "below the output folder"),
         ({"input": "a.wav", "output": "b.docx"}, "must end in .wav"),
+        ({"input": "a.wav", "output": "b\0.wav"}, "'output' must be text"),
         ({"input": "a.wav", "mel": 5}, "'mel' must be text"),
         ({"input": "a.wav", "mel": "distil-vae"}, "Did you mean 'distill-vae'?"),
         ("[" * 100_000, "is not JSON"),

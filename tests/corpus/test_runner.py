@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import pickle
 from importlib.util import find_spec
@@ -15,10 +16,12 @@ from distill_core import registry
 from distill_core.audio import read_audio
 from distill_core.corpus import runner as running
 from distill_core.corpus.batches import MAX_SECONDS, Batch, batches, extent
+from distill_core.corpus.blocks import analyze_blocks
 from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.plan import Item, Plan
 from distill_core.corpus.runner import Runner
 from distill_core.errors import InvalidAudioError
+from distill_core.resample import Resampler
 from distill_core.resynthesis import resynthesize
 from tests import toy
 from tests.corpus import hostile
@@ -109,6 +112,50 @@ def test_hostile_files_are_outcomes_and_spoil_no_other(job, tmp_path: Path, corp
     for name, wave in clean.items():
         assert np.array_equal(soundfile.read(outcomes[name].outputs[0])[0], wave)
     assert not (Path.cwd() / "ran").exists()
+
+
+def test_an_output_that_cannot_be_written_is_named_before_anything_is_computed(job, tmp_path, out, monkeypatch) -> None:
+    tone(tmp_path / "a.wav", samples=800, rate=8000, channels=9)
+    np.save(tmp_path / "m.npy", toy.mel(1, 20).numpy())
+    out.mkdir()
+    (out / "file").touch()
+    monkeypatch.setattr(Runner, "_compute_group", lambda *_: pytest.fail("something was computed"))
+    runner = VocodeJob("toy-installed", folder=str(out)).load()
+    wanted = {
+        "b.flac": "FLAC holds 8 channels at most, not 9",
+        "file/b.wav": "file is a file and no folder",
+        f"{'n' * 300}.wav": "File name too long",
+    }
+    for name, words in wanted.items():
+        [outcome] = runner.run(Batch((Item(str(tmp_path / "a.wav"), str(out / name)),), (0.1,)))
+        assert outcome.reason.startswith(f"{out / name}: ") and words in outcome.reason
+    [outcome] = runner.run(Batch((Item(str(tmp_path / "m.npy"), str(out / "file" / "m.wav")),), (0.1,)))
+    assert outcome.reason.startswith(f"{out}/file/m.wav: ")
+
+
+def test_what_the_system_says_of_an_output_is_not_said_of_the_input(job, tmp_path, out, monkeypatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tone(tmp_path / "a.wav", samples=800, rate=8000, channels=1)
+    monkeypatch.setattr(running.files, "commit", full)
+    [outcome] = job.load().run(Batch((Item(str(tmp_path / "a.wav"), str(out / "a.wav")),), (0.1,)))
+    assert outcome.reason == f"{out}/a.wav: cannot be written (No space left on device)."
+    assert outcome.fatal and not list((out / ".distill" / "part").iterdir())
+
+
+def test_a_header_with_a_rate_of_1_hz_fills_no_memory(monkeypatch) -> None:
+    made = []
+    original = Resampler.process
+
+    def process(self, chunk):
+        made.append(original(self, chunk))
+        return made[-1]
+
+    monkeypatch.setattr(Resampler, "process", process)
+    frames = sum(mel.shape[-1] for mel in analyze_blocks(iter([torch.zeros(1, 3000)]), 1, toy.MEL))
+    assert frames == 3000 * 8000 // toy.MEL.hop_length
+    assert max(each.shape[1] for each in made) <= 1000 * 8000  # soxr holds back some 700 samples
 
 
 def test_one_mel_that_a_model_fails_on_fails_alone(job, tmp_path: Path, monkeypatch) -> None:
