@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audio import check_is_file, path_of
 from .errors import InvalidMelError
-from .weights.checkpoint import NAMED_PROBLEMS, _named_in
+from .weights.checkpoint import NAMED_PROBLEMS, imported_by
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
 
 def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
     """What is wrong with a file, without a library's advice on how to have its code run after all."""
-    named = _named_in(path, zipfile.is_zipfile(path)) if kind in (".pt", ".pth") else []
+    named = imported_by(path, zipfile.is_zipfile(path)) if kind in (".pt", ".pth") else []
     if named:
         return InvalidMelError(
             f"{path}: cannot be read: it holds more than tensors, and would run code when loaded "

@@ -224,7 +224,7 @@ def _torch_load(path: Path, *, mapped: bool) -> Any:
     except MemoryError as error:
         raise CheckpointError(f"{path} asks for more memory than there is.") from error
     except Exception as error:
-        named = _named_in(path, mapped)
+        named = imported_by(path, mapped)
         if named:
             raise UnsafeCheckpointError(
                 f"{path} is refused: loading it would run {', '.join(named[:NAMED_PROBLEMS])}. Nothing was run. "
@@ -234,7 +234,7 @@ def _torch_load(path: Path, *, mapped: bool) -> Any:
         raise CheckpointError(f"{path} is damaged or no checkpoint{': ' + reason if reason else ''}.") from error
 
 
-def _named_in(path: Path, archive: bool) -> list[str]:
+def imported_by(path: Path, archive: bool) -> list[str]:
     """What a pickle would import beyond what tensors are made of. Reads its opcodes, executes none."""
     found: list[str] = []
     try:
