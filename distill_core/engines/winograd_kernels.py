@@ -105,6 +105,7 @@ def _place(d, row):
 def _transform(d):
     channels, length, dilation, points = d[D_CHANNELS], d[D_LENGTH], d[D_DILATION], d[D_POINTS]
     size = 4 * channels
+    enter(d)
     edge = np.empty(points * channels, np.float32)
     all_rows = d[D_ITEMS] * dilation * d[D_SEQUENCE]
     stop = min(d[D_ROWS], all_rows - d[D_FIRST])
@@ -130,12 +131,14 @@ def _transform(d):
                             edge[point * channels + c] = np.float32(0.0)
                 source, step = edge.ctypes.data, size
             _into(d[D_SCHEME], size, source, step, d[D_TRANSFORMED] + row * points * size)
+    leave(d)
 
 
 @numba.njit(**OPTIONS)
 def _transform_back(d, add):
     channels, length, dilation, group = d[D_CHANNELS], d[D_LENGTH], d[D_DILATION], d[D_GROUP]
     size = 4 * channels
+    enter(d)
     edge = np.empty(group * channels, np.float32)
     slope = numba.carray(pointer(d[D_SLOPE]), 1, np.float32)[0]
     stop = min(d[D_ROWS], d[D_ITEMS] * dilation * d[D_SEQUENCE] - d[D_FIRST])
@@ -167,27 +170,19 @@ def _transform_back(d, add):
                 for j in range(valid):
                     for c in range(channels):
                         signal[(first + j * dilation) * channels + c] = edge[j * channels + c]
+    leave(d)
 
 
 def _into_points(pointer_):
-    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
-    enter(d)
-    _transform(d)
-    leave(d)
+    _transform(numba.carray(pointer_, DESCRIPTOR, np.int64))
 
 
 def _out_of_points(pointer_):
-    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
-    enter(d)
-    _transform_back(d, False)
-    leave(d)
+    _transform_back(numba.carray(pointer_, DESCRIPTOR, np.int64), False)
 
 
 def _added(pointer_):
-    d = numba.carray(pointer_, DESCRIPTOR, np.int64)
-    enter(d)
-    _transform_back(d, True)
-    leave(d)
+    _transform_back(numba.carray(pointer_, DESCRIPTOR, np.int64), True)
 
 
 KERNELS = Kernels({"into": _into_points, "out": _out_of_points, "add": _added}, made_of=[winograd_schemes])
