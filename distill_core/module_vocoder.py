@@ -23,6 +23,7 @@ from .engines.selection import (
     check_engine,
     tried,
     why_not_channels_last,
+    why_not_on_cpu,
 )
 from .errors import EngineError, PrecisionError
 from .report import EngineReport
@@ -53,7 +54,7 @@ class ModuleVocoder(VocoderBase):
             the channels-last engine has packed the weights, and made again when `model` or `to` asks for it.
 
     Raises:
-        PrecisionError: fp16 on a CPU.
+        PrecisionError: fp16 on a CPU, or bf16 on one that would have to emulate it.
         EngineError: an unknown engine, or one asked for by name that cannot run here.
         OptionError: `chunk_frames` is no whole number of 1 or more.
     """
@@ -112,8 +113,9 @@ class ModuleVocoder(VocoderBase):
         """
         kind = torch.device(device).type
         check_engine(engine)
-        if check_precision(precision) == "fp16" and kind == "cpu":
-            raise PrecisionError("There is no fp16 on a CPU: use precision='fp32' or 'bf16'.")
+        check_precision(precision)
+        if kind == "cpu" and (reason := cls._why_not_on_cpu(precision, engine)):
+            raise PrecisionError(reason)
         _check_runs_on(engine, kind)
         if chunk_frames is not None:
             checked_chunk_frames(chunk_frames)
@@ -170,13 +172,20 @@ class ModuleVocoder(VocoderBase):
 
     def _chosen_precision(self, device: torch.device) -> str:
         if self._asked != "auto":
-            return self._asked
+            # Half precision goes along to an accelerator and back, not to a CPU that has none.
+            missing = device.type == "cpu" and self._why_not_on_cpu(self._asked, self._engine)
+            return "fp32" if missing else self._asked
         fast = device.type == "cpu" and self._engine != EAGER and self._has_channels_last
         return best_cpu_precision() if fast else "fp32"
 
     @property
     def _has_channels_last(self) -> bool:
         return type(self)._channels_last is not ModuleVocoder._channels_last
+
+    @classmethod
+    def _why_not_on_cpu(cls, precision: str, engine: str) -> str | None:
+        only_eager = cls._channels_last is ModuleVocoder._channels_last
+        return why_not_on_cpu(precision, EAGER if only_eager else engine)
 
     def _why_eager(self, device: torch.device) -> str | None:
         """None if the channels-last engine may run on `device`, as far as can be told without making it."""
@@ -244,8 +253,9 @@ class ModuleVocoder(VocoderBase):
                 return F.pad(inner, (left * self.hop_length, right * self.hop_length))
         if self._accelerated is not None and mel.device == self._home:
             return self._accelerated(mel)
-        # A call that fell back to the CPU for lack of memory has no fp16 there, and computes in fp32.
-        half = None if mel.device.type == "cpu" and self.precision == "fp16" else _AUTOCAST.get(self.precision)
+        # A call that fell back to the CPU for lack of memory may have no half precision there, and computes in fp32.
+        missing = mel.device.type == "cpu" and self._why_not_on_cpu(self.precision, self._engine)
+        half = None if missing else _AUTOCAST.get(self.precision)
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
             return self._run_eagerly(mel).float()
 
@@ -260,7 +270,7 @@ class ModuleVocoder(VocoderBase):
         """Which engine runs, where, in what precision, and why not a faster one; makes the engine ready."""
         with self._turn:
             fast = self._prepared()
-        notes = [f"precision='auto' is {self.precision} here."] if self._asked == "auto" else []
+        notes = [f"precision={self._asked!r} is {self.precision} here."] if self._asked != self.precision else []
         name = EAGER
         if self._accelerated is not None:
             name = CUDA
