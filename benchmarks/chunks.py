@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from distill_core import registry
+from distill_core.engines.selection import best_cpu_precision
 
 from .cpu import HOP, RATE, mel_of, processor, write_checkpoint
 
@@ -26,7 +27,8 @@ SIZES = (32, 64, 108, 160, 256, 384, 512)
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chunks", description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="FRAMES")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    both = list(dict.fromkeys(["fp32", best_cpu_precision()]))
+    parser.add_argument("--precision", nargs="+", default=both, help="default: fp32, and bf16 where it is not emulated")
     parser.add_argument("--turns", type=int, default=3, metavar="N")
     parser.add_argument("--channels", type=int, metavar="N", help="of a narrower model; default: its own 1536")
     args = parser.parse_args()

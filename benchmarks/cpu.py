@@ -187,8 +187,14 @@ def child(way: str, folder: Path, args: argparse.Namespace) -> int:
     output, sys.stdout = sys.stdout, sys.stderr  # NVIDIA's package prints
     import torch
 
+    from distill_core.errors import DistillError
+
     torch.set_num_threads(args.threads)
-    run = WAYS[way][2](folder)
+    try:
+        run = WAYS[way][2](folder)
+    except DistillError as error:  # such as a precision that this processor lacks
+        print(json.dumps({"failed": str(error)}), file=output)
+        return 0
     result: dict[str, Any] = {"seconds": {}, "memory": {}, "left out": []}
     reference = folder / "reference.pt"
     with torch.inference_mode():
@@ -231,6 +237,8 @@ def measure(way: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     if done.returncode:
         return {"failed": "failed, see above"}
     result: dict[str, Any] = json.loads(done.stdout)
+    if "failed" in result:
+        return result
     return {**result, **{key: {float(s): v for s, v in result[key].items()} for key in ("seconds", "memory")}}
 
 

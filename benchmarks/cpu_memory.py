@@ -28,7 +28,7 @@ CALLS = (3.0, 1.0, 0.1, 2.3, 0.7, 1.9, 2.9, 0.3, 1.3, 2.7)
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_memory", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, nargs="+", default=(10.0, 600.0), metavar="S", help="lengths of audio")
-    parser.add_argument("--precision", default="bf16", choices=("fp32", "bf16"))
+    parser.add_argument("--precision", default="auto", choices=("fp32", "bf16", "auto"))
     parser.add_argument("--engine", default="auto", choices=("auto", "eager", "channels-last"))
     parser.add_argument("--channels", type=int, metavar="N", help="of the first convolution (default: 1536)")
     parser.add_argument("--threads", type=int, metavar="N")
