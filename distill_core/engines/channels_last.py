@@ -17,7 +17,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -306,6 +306,26 @@ class Conv:
         return out
 
 
+class Upsampling(Protocol):
+    """A transposed convolution over time, see `TransposedConv`."""
+
+    channels: int
+    stride: int
+    reach: int
+    context: int
+
+    def ahead(self, length: int) -> int: ...
+
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor: ...
+
+
+def upsampling_context(kernel: int, stride: int) -> int:
+    """Rows on each side of a row that what a transposed convolution makes of it depends on."""
+    # output n sums the inputs m for which n + padding - m * stride is a tap
+    padding = (kernel - stride) // 2
+    return max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+
+
 class TransposedConv:
     """A transposed convolution over time with packed weights. [n, C_in] -> [n * stride, C_out]; rows as for `Conv`.
 
@@ -313,6 +333,11 @@ class TransposedConv:
         weight: [C_in, C_out, kernel], kernel - stride even.
         bias: [C_out] or None.
         dtype: as for `Conv`.
+
+    Attributes:
+        channels: C_out.
+        stride: rows of the result for a row.
+        reach, context: as for `Conv`.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> None:
@@ -320,14 +345,17 @@ class TransposedConv:
         padding = (kernel - stride) // 2
         self.channels, self.stride = weight.shape[1], stride
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
-        # output n sums the inputs m for which n + padding - m * stride is a tap
-        self.reach = max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+        self.reach = self.context = upsampling_context(kernel, stride)
         self._zeros = _beyond(self.reach, weight.shape[0], dtype)
         wide = max(weight.shape[0], weight.shape[1] * stride)
         self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
         rows = {length: length + 2 * self.reach for length in self._tiles}
         self.packed = Packed(_kernel(weight, dtype), weight.shape[0], self._geometry, rows, transposed=True)
+
+    def ahead(self, length: int) -> int:
+        """As for `Conv`."""
+        return self.reach
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         """Upsample the rows `x` into `out`, which is returned."""

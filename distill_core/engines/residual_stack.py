@@ -21,7 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .channels_last import Conv, Layout, TransposedConv, room
+from .channels_last import Conv, Layout, Upsampling, room
 
 
 class Activation(Protocol):
@@ -71,7 +71,7 @@ class Stage:
     """Upsampling, then the mean of residual blocks, all in `dtype`: torch.float32 or torch.bfloat16."""
 
     dtype: torch.dtype
-    up: TransposedConv
+    up: Upsampling
     blocks: Sequence[Sequence[Step]]
 
     @property
@@ -135,7 +135,7 @@ class ResidualStack:
         self.before_up, self.before_post, self.final = before_up, before_post, final
         self.pointwise = pointwise
         # What convolves signals of one length: before the first stage, and in and behind each.
-        after: list[Conv | TransposedConv] = [*(stage.up for stage in self.stages), post]
+        after: list[Conv | Upsampling] = [*(stage.up for stage in self.stages), post]
         self._together = list(zip([[pre], *(stage.convs for stage in self.stages)], after, strict=True))
         # Rows of context that are wanted, of each stage and block: before each of its steps, and behind the last.
         self._wanted: list[list[list[int]]] = []
@@ -143,7 +143,7 @@ class ResidualStack:
         for stage in reversed(self.stages):
             wanted = [_wanted(block, after_it) for block in stage.blocks]
             self._wanted.insert(0, wanted)
-            after_it = -(-max(block[0] for block in wanted) // stage.up.stride) + stage.up.reach
+            after_it = -(-max(block[0] for block in wanted) // stage.up.stride) + stage.up.context
         self.context = after_it + pre.context
         self.space = room(max(conv.reach for convs, last in self._together for conv in (*convs, last)))
 
@@ -183,7 +183,7 @@ class ResidualStack:
         if items == 1:
             return Layout(items, length)
         convs, last = self._together[number]
-        return Layout(items, length, max(last.reach, *(conv.ahead(length) for conv in convs)))
+        return Layout(items, length, max(conv.ahead(length) for conv in (*convs, last)))
 
     def _up(self, stage: Stage, x: Tensor, layout: Layout, number: int) -> tuple[Tensor, Layout]:
         """`x` upsampled, laid out for the stage."""

@@ -14,7 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, tiles
+from .channels_last import (
+    LEAST_ROWS,
+    Conv,
+    Layout,
+    Packed,
+    TransposedConv,
+    Upsampling,
+    image,
+    rows_of,
+    tiles,
+    upsampling_context,
+)
 from .winograd_schemes import Scheme, scheme_for
 from .winograd_transforms import Groups, Transforms, transforms
 from .workspace import Workspace
@@ -32,6 +43,9 @@ root of their number. Where there are more, the input channels are divided, and 
 
 _CACHED = 1 << 15
 """Values of a weight that are transformed at once."""
+
+_UPSAMPLING_BYTES = 1 << 20
+"""Of a transformed weight, the most for which upsampling by a plain convolution was measured to take no longer."""
 
 _CALL, _SMALL_CALL = 40, 1 << 17
 """Groups that take about as long as one more call: to read the weights again; and by itself, over squared channels."""
@@ -55,11 +69,7 @@ class Convolutions:
         negative_slope: float | None = None,
     ) -> Conv:
         """The faster of `WinogradConv` and `Conv` for this layer; arguments as for them."""
-        outputs, inputs, kernel = weight.shape
-        narrow = min(outputs, inputs)
-        fits = dtype == torch.float32 and outputs % _MULTIPLE == 0 and inputs % _MULTIPLE == 0
-        channels, products = self._transforms.worth
-        if not fits or narrow < channels or narrow * kernel < products:
+        if not self._fits(weight.shape, dtype):
             return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
         self._made = True
         return WinogradConv(
@@ -70,6 +80,32 @@ class Convolutions:
             dilation=dilation,
             negative_slope=negative_slope,
         )
+
+    def upsampling(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
+        """A transposed convolution, as a plain one with `stride` rows of outputs for a row where that takes no longer.
+
+        A plain one makes the same of a row, to the last bit, wherever it lies. oneDNN's transposed ones of narrow
+        layers do not on processors without AVX-512: a batch would not be what its items are alone.
+
+        Args:
+            weight, bias, stride, dtype: as for `TransposedConv`.
+        """
+        inputs, outputs, kernel = weight.shape
+        shape = torch.Size((stride * outputs, inputs, 2 * upsampling_context(kernel, stride) + 1))
+        scheme = scheme_for(shape[2])
+        size = scheme.points * scheme.blocks(shape[2]) * shape[0] * inputs * dtype.itemsize
+        if size > _UPSAMPLING_BYTES or not self._fits(shape, dtype):
+            return TransposedConv(weight, bias, stride=stride, dtype=dtype)
+        self._made = True
+        return WinogradUpsampling(weight, bias, stride=stride, transforms=self._transforms, scratch=self._scratch)
+
+    def _fits(self, shape: torch.Size, dtype: torch.dtype) -> bool:
+        """Whether a convolution of a weight [C_out, C_in, kernel] is worth the transforms."""
+        outputs, inputs, kernel = shape
+        narrow = min(outputs, inputs)
+        channels, products = self._transforms.worth
+        alike = outputs % _MULTIPLE == 0 and inputs % _MULTIPLE == 0
+        return dtype == torch.float32 and alike and narrow >= channels and narrow * kernel >= products
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -145,6 +181,40 @@ class WinogradConv(Conv):
                 image(transformed), self.packed[length], self.bias, *self._geometry, "none", [], ""
             )
             self._transforms.out_of(rows_of(made), groups, start, out, add=add, slope=self._slope)
+        return out
+
+
+class WinogradUpsampling:
+    """As `TransposedConv`, in fp32: each row of the plain convolution's result is `stride` rows of this one's.
+
+    Args:
+        weight: [C_in, C_out, kernel], kernel - stride even.
+        bias: [C_out] or None.
+        stride: as for `TransposedConv`.
+        transforms, scratch: as for `WinogradConv`.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, stride: int, transforms: Transforms, scratch: Workspace
+    ) -> None:
+        inputs, self.channels, kernel = weight.shape
+        self.stride = stride
+        context, padding = upsampling_context(kernel, stride), (kernel - stride) // 2
+        plain = weight.new_zeros(stride, self.channels, inputs, 2 * context + 1)
+        for phase in range(stride):
+            for shift in range(-context, context + 1):
+                tap = phase + padding - shift * stride
+                if 0 <= tap < kernel:
+                    plain[phase, :, :, context + shift] = weight.detach()[:, :, tap].T
+        biases = None if bias is None else bias.detach().repeat(stride)
+        self._conv = WinogradConv(plain.flatten(0, 1), biases, transforms=transforms, scratch=scratch)
+        self.reach, self.context = self._conv.reach, self._conv.context
+
+    def ahead(self, length: int) -> int:
+        return self._conv.ahead(length)
+
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        self._conv(x, out.view(len(x), self.stride * self.channels), layout)
         return out
 
 

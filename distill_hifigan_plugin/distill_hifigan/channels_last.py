@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_core.engines import winograd
-from distill_core.engines.channels_last import Conv, TransposedConv
+from distill_core.engines.channels_last import Conv
 from distill_core.engines.residual_stack import ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
 
@@ -68,7 +68,7 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     stages = [
         Stage(
             dtypes[i],
-            TransposedConv(up.weight, up.bias, stride=up.stride[0], dtype=dtypes[i]),
+            convolutions.upsampling(up.weight, up.bias, stride=up.stride[0], dtype=dtypes[i]),
             [block(module, dtypes[i]) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)

@@ -149,7 +149,9 @@ def test_it_is_taken_where_it_is_worth_it_and_fits(transforms: winograd_transfor
         return type(convolutions(torch.zeros(channels, channels, kernel), None, dtype=dtype))
 
     assert kind(192, 3) is kind(128, 7) is kind(64, 7) is winograd.WinogradConv
-    assert kind(16, 11) is kind(200, 11) is kind(192, 11, torch.bfloat16) is Conv
+    assert kind(16, 11) is kind(200, 11) is Conv
+    if selection.why_not_channels_last("bf16") is None:
+        assert kind(192, 11, torch.bfloat16) is Conv
     compiled = isinstance(transforms, winograd_transforms.CompiledTransforms)
     assert kind(128, 3) is kind(64, 3) is kind(32, 11) is (winograd.WinogradConv if compiled else Conv)
 
@@ -163,6 +165,44 @@ def test_more_channels_out_than_in(transforms: winograd_transforms.Transforms) -
     expected = F.conv1d(items.double().mT, weight.double(), bias.double(), padding=9, dilation=3).mT
     assert (layout.split(conv(x, out, layout)) - expected).norm() <= ERRORS[7] * expected.norm()
     assert out.isnan().sum() == 2 * layout.gap * 96, "nothing but the items is written"
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(4, 2), (8, 4), (16, 8), (3, 3), (11, 5)])
+def test_upsampling_is_a_transposed_convolution_and_joined_items_come_out_as_alone(kernel: int, stride: int) -> None:
+    pytest.importorskip("numba")
+    torch.manual_seed(0)
+    weight, bias = torch.randn(64, 32, kernel), torch.randn(32)
+    up = winograd.Convolutions().upsampling(weight, bias, stride=stride, dtype=torch.float32)
+    assert isinstance(up, winograd.WinogradUpsampling)
+    for length in (1, 7, 300):
+        items = torch.randn(5, length, 64)
+        expected = F.conv_transpose1d(
+            items.double().mT, weight.double(), bias.double(), stride=stride, padding=(kernel - stride) // 2
+        ).mT
+        together = upsampled(up, items)
+        assert together.shape == expected.shape
+        assert (together - expected).norm() <= 2e-6 * expected.norm()
+        for item, result in zip(items, together, strict=True):
+            assert torch.equal(upsampled(up, item[None])[0], result)
+
+
+def upsampled(up: channels_last.Upsampling, items: torch.Tensor) -> torch.Tensor:
+    count, length, channels = items.shape
+    layout = Layout(count, length, up.ahead(length) if count > 1 else 0)
+    space = channels_last.room(up.reach)
+    x = space.take("x", torch.float32, layout.rows, channels)
+    space._buffers["x"].fill_(255)
+    layout.split(x).copy_(items)
+    wide = Layout(count, length * up.stride, layout.gap * up.stride)
+    return wide.split(up(x, space.take("out", torch.float32, wide.rows, up.channels), layout)).clone()
+
+
+def test_upsampling_by_a_wide_weight_or_in_bf16_stays_a_transposed_convolution() -> None:
+    make = winograd.Convolutions().upsampling
+    assert isinstance(
+        make(torch.zeros(512, 256, 16), None, stride=8, dtype=torch.float32), channels_last.TransposedConv
+    )
+    assert isinstance(make(torch.zeros(24, 12, 4), None, stride=2, dtype=torch.float32), channels_last.TransposedConv)
 
 
 def test_several_threads_make_what_one_makes() -> None:
