@@ -44,7 +44,7 @@ def import_plugin(candidate: Candidate) -> Any:
     try:
         module = importlib.import_module(candidate.module)
         return operator.attrgetter(candidate.attribute)(module) if candidate.attribute else module
-    except DistillError:
+    except PluginError:  # it asked the registry for something, which has told it so
         raise
     except (Exception, SystemExit) as error:
         raise _broken(candidate, f"importing {candidate.module!r} failed: {_brief(error)}") from error

@@ -130,6 +130,28 @@ def test_a_broken_neighbour_hurts_nobody(good: Registry, caplog) -> None:
     assert len(messages) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("from distill_core import MelSpec\nMEL = MelSpec.preset('no-such-preset')\n", errors.MelFormatError),
+        ("from distill_core import registry\nregistry.candidate('no-such-vocoder')\n", errors.UnknownVocoderError),
+        ("from distill_core import errors\nraise errors.MissingDependencyError('planted')\n", ImportError),
+    ],
+)
+def test_a_plugin_whose_import_raises_an_error_of_ours_is_as_broken_as_any(
+    good: Registry, tmp_path, monkeypatch, caplog, body: str, cause: type[Exception]
+) -> None:
+    (tmp_path / "erring_plugin.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = registry_of(offer("erring", "erring_plugin", "erring-dist"), *good.candidates("toy"))
+    assert [card.name for card in registry.cards()] == ["toy"]
+    assert "erring-dist" in caplog.text
+    with pytest.raises(errors.PluginBrokenError, match=r"erring-dist 1\.0.*importing 'erring_plugin' failed") as caught:
+        registry.get("erring")
+    assert isinstance(caught.value.__cause__, cause)
+    assert registry.explain("erring").candidates[0].verdict == "broken"
+
+
 def test_an_unknown_name_gets_the_closest_ones(good: Registry) -> None:
     with pytest.raises(errors.UnknownVocoderError, match="Did you mean 'toy'") as caught:
         good.get("toyy")
