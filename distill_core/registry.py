@@ -167,7 +167,8 @@ class Registry:
                     self._failures[candidate] = error
                     raise
                 if key not in self._cards:
-                    self._manager.register(plugin, name=key)
+                    if not self._manager.is_registered(plugin):  # by another entry point, or by hand
+                        self._manager.register(plugin, name=key)
                     self._cards[key] = cards
                 return card
 
@@ -385,11 +386,13 @@ class Registry:
                     raise PluginConflictError(
                         f"A vocoder {card.name!r} is registered already, by {self._by_hand[card.name].module}."
                     )
-            self._manager.register(plugin, name=_plugin_key(trial))
+            key = _plugin_key(trial)
+            if self._manager.is_registered(plugin):  # an entry point names it too, or it has new cards since
+                self._manager.unregister(plugin)
+            self._manager.register(plugin, name=key)
+            self._cards[key] = (*self._cards.get(key, ()), *cards)
             for card in cards:
-                candidate = Candidate(card.name, label, summary=card.summary, plugin=plugin)
-                self._by_hand[card.name] = candidate
-                self._cards[_plugin_key(candidate)] = cards
+                self._by_hand[card.name] = Candidate(card.name, label, summary=card.summary, plugin=plugin)
         return [card.name for card in cards]
 
     def refresh(self) -> None:
@@ -482,9 +485,11 @@ def _asked_too_early(culprit: Candidate, candidate: Candidate) -> PluginError:
 
 
 def _plugin_key(candidate: Candidate) -> str:
-    """What a plug-in is filed under; two registered by hand may bear one name."""
+    """What a plug-in is filed under; two registered by hand may bear one name, and two may be in one module."""
     plugin = candidate.plugin
-    return candidate.module if plugin is None else f"{candidate.module} (by hand, {id(plugin):#x})"
+    if plugin is not None:
+        return f"{candidate.module} (by hand, {id(plugin):#x})"
+    return f"{candidate.module}:{candidate.attribute}" if candidate.attribute else candidate.module
 
 
 registry = Registry()

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -519,6 +520,61 @@ def test_two_plugins_of_one_label_by_hand_do_not_mix() -> None:
     registry.register(toy.plugin(toy.card("two")))
     assert [card.name for card in registry.cards()] == ["one", "two"]
     registry.refresh()
+    assert [card.name for card in registry.cards()] == ["one", "two"]
+
+
+def test_two_plugins_in_one_module_do_not_mix(modules) -> None:
+    modules("pair_plugin", one=toy.plugin(toy.card("one")), two=toy.plugin(toy.card("two")))
+    offers = [replace(offer(name, "pair_plugin"), attribute=name) for name in ("one", "two")]
+    registry = registry_of(*offers)
+    assert [card.name for card in registry.cards()] == ["one", "two"]
+    registry.refresh()
+    assert [registry.card(name).name for name in ("two", "one")] == ["two", "one"]
+
+
+def test_one_plugin_may_be_named_twice(modules) -> None:
+    both = toy.plugin(toy.card("one"), toy.card("two"))
+    modules("first_plugin", here=both)
+    modules("second_plugin", there=both)
+    offers = [
+        replace(offer("one", "first_plugin"), attribute="here"),
+        replace(offer("two", "second_plugin"), attribute="there"),
+    ]
+    registry = registry_of(*offers)
+    for _ in range(2):
+        assert [card.name for card in registry.cards()] == ["one", "two"]
+        assert [plugin for _, plugin in registry.plugin_manager.list_name_plugin()] == [both]
+        registry.refresh()
+        assert registry.plugin_manager.list_name_plugin() == []
+
+
+def test_what_is_installed_may_be_registered_by_hand_as_well(modules) -> None:
+    modules("good_plugin", toy.card("toy"))
+    plugin = sys.modules["good_plugin"]
+    registry = registry_of(offer("toy", "good_plugin"))
+    installed = registry.card("toy")
+    assert registry.register(plugin) == ["toy"]
+    registry.refresh()
+    assert registry.plugin_manager.get_plugins() == {plugin}
+    assert registry.get("toy", device="cpu") is registry.get("toy", device="cpu")
+    by_hand_first = registry_of(offer("toy", "good_plugin"))
+    by_hand_first.register(plugin)
+    assert [by_hand_first.activate(each) for each in by_hand_first.candidates("toy")] == [installed, installed]
+
+
+def test_a_plugin_that_has_new_cards_is_registered_again() -> None:
+    cards = [toy.card("one")]
+
+    class Growing:
+        @hookimpl
+        def distill_vocoders(self):
+            return list(cards)
+
+    growing = Growing()
+    registry = Registry(find=Discovery)
+    registry.register(growing)
+    cards[:] = [toy.card("two")]
+    assert registry.register(growing) == ["two"]
     assert [card.name for card in registry.cards()] == ["one", "two"]
 
 
