@@ -97,12 +97,15 @@ def identity(weights: object) -> object:
     """What tells one `weights=` argument from another: the path, or the state dict's id.
 
     Raises:
-        OptionError: it is none of these.
+        OptionError: it is none of these, or no path can be so.
     """
     if weights is None or isinstance(weights, Mapping):
         return weights if weights is None else ("state dict", id(weights))
     if isinstance(weights, str | os.PathLike):
-        return os.path.realpath(os.path.expanduser(os.fspath(weights)))
+        try:
+            return os.path.realpath(os.path.expanduser(os.fspath(weights)))
+        except ValueError as error:  # such as a zero byte in it
+            raise OptionError(f"weights={weights!r} names no file or folder: {error}.") from error
     raise OptionError(
         f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
     )

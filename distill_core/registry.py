@@ -250,7 +250,9 @@ class Registry:
             if name in names:
                 return Resolution(name, selection, "the best general vocoder that is installed")
         if names:
-            return Resolution(names[0], selection, f"installed; {catalog.AUTO_ORDER[0]} is not")
+            best = catalog.AUTO_ORDER[0]
+            why_not = "is hidden by DISTILL_VOCODERS_DISABLE" if self.candidates(best) else "is not"
+            return Resolution(names[0], selection, f"installed; {best} {why_not}")
         raise UnknownVocoderError(self.why_none(), name="auto")
 
     def why_none(self) -> str:
@@ -311,7 +313,11 @@ class Registry:
         source = None if mel is None else MelSpec.of(mel)
 
         from .device import check_precision, select_device
+        from .resample import checked_rate
         from .weights.source import stamp
+
+        if sample_rate is not None:
+            sample_rate = checked_rate(sample_rate)
 
         placed = select_device(device, among=card.devices)
         check_precision(precision)

@@ -179,6 +179,7 @@ def test_an_unknown_variant_gets_the_list(good: Registry) -> None:
         ({"device": "cuda:99"}, errors.DeviceError, "cuda:99"),
         ({"precision": "int8"}, errors.PrecisionError, "int8"),
         ({"weights": 3}, errors.OptionError, "not int"),
+        ({"weights": "a\0b"}, errors.OptionError, "names no file or folder"),
         ({"mel": "no-such-format"}, errors.MelFormatError, "no-such-format"),
         ({"mel": 5}, errors.MelFormatError, "not int"),
         ({"mel": {"n_mels": 5}}, errors.MelFormatError, "MelSpec.from_config"),
@@ -186,6 +187,7 @@ def test_an_unknown_variant_gets_the_list(good: Registry) -> None:
         ({"sample_rate": 44100.5}, errors.InvalidAudioError, "sample_rate must be"),
         ({"sample_rate": "44100"}, errors.InvalidAudioError, "sample_rate must be"),
         ({"sample_rate": True}, errors.InvalidAudioError, "sample_rate must be"),
+        ({"sample_rate": [44100]}, errors.InvalidAudioError, "not [44100]"),
         ({"no_such_option": 1}, errors.OptionError, "takes no option 'no_such_option'"),
         ({"devise": "cpu"}, errors.OptionError, "Did you mean 'device'? Its options: chunk_frames"),
         ({"chunk_frame": 8}, errors.OptionError, "Did you mean 'chunk_frames'?"),
@@ -203,6 +205,13 @@ def test_bad_arguments_are_named(good: Registry, arguments: dict, error: type[Ex
     assert isinstance(caught.value, ValueError)
     assert "\n" not in str(caught.value)
     assert word in str(caught.value)
+
+
+def test_a_rate_that_is_none_is_named_by_a_vocoder_that_is_loaded_as_well(good: Registry) -> None:
+    good.get("toy", device="cpu")
+    for wrong in ([44100], {}, np.array([44100, 48000])):
+        with pytest.raises(errors.InvalidAudioError, match="sample_rate must be a positive whole number of Hz"):
+            good.get("toy", device="cpu", sample_rate=wrong)  # type: ignore[arg-type]
 
 
 def test_a_name_that_is_no_string_is_unknown(good: Registry) -> None:
@@ -622,6 +631,9 @@ def test_resolve_says_what_auto_means(modules) -> None:
     assert registry.resolve("auto", vocoder_state={"w": 1}).name == catalog.PER_MODEL_VOCODER == "hifigan"
     assert registry.resolve("aaa", vocoder_state={"w": 1}).reason == "asked for by name"
     assert registry_of(every[0], every[2]).resolve().name == "aaa"
+    assert registry_of(every[0], every[2]).resolve().reason == "installed; bigvgan is not"
+    hidden = registry_of(*every, environ={"DISTILL_VOCODERS_DISABLE": "bigvgan"})
+    assert hidden.resolve().reason == "installed; bigvgan is hidden by DISTILL_VOCODERS_DISABLE"
     with pytest.raises(errors.UnknownVocoderError, match="No vocoder is installed.*pip install distill-bigvgan"):
         registry_of().resolve()
 

@@ -97,7 +97,11 @@ def unwrap(content: object, origin: str) -> CheckpointFile:
         what = "nothing" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise CheckpointError(f"{origin} holds {what}, expected a state dict: names and tensors.")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{origin} is no generator's state dict: its tensors are named by strings, and {name!r} is none."
+            )
+        if not isinstance(value, torch.Tensor):
             raise CheckpointError(
                 f"{origin} is no generator's state dict: {name!r} is a {type(value).__name__}, not a tensor."
             )

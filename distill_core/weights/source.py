@@ -104,7 +104,7 @@ def load_checkpoint(
                 return _from_folder(path, names, converted)
             if path.exists():
                 return _from_file(path, converted)
-        except PermissionError as error:
+        except OSError as error:  # no permission, a name that is too long, a disk that fails
             raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
         raise WeightsNotFoundError(
             f"There is no {path}: weights= takes a folder, a file or a state dict that is here already."
