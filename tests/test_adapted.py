@@ -110,6 +110,16 @@ def test_a_mel_that_plainly_is_in_another_format_is_refused() -> None:
     assert ToyVocoder().mel_to_waveform(loud[:, :5], check_format=False).shape == (1, 1, 1600)
 
 
+def test_a_stream_that_ends_early_is_judged_by_what_there_was() -> None:
+    loud = source_mel(1, 40)[:, :5] + 2
+    with pytest.raises(errors.MelMismatch, match="not in the format"):
+        ToyVocoder().mel_to_waveform(loud)
+    for size in (3, 40):
+        with pytest.raises(errors.MelMismatch, match="not in the format"):
+            list(ToyVocoder().stream(loud.split(size, dim=-1)))
+    assert list(ToyVocoder().stream(loud.split(3, dim=-1), check_format=False))
+
+
 def test_a_stream_that_opens_loudly_is_not_judged_by_one_frame() -> None:
     mel = toy.mel(1, 100) - 3
     mel[:, :, :2] = 1.0
