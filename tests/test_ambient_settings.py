@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distill_core import MelSpec, Registry
+from distill_core.engines import selection
 from distill_core.mel import MelAdapter
 from distill_core.pictures import spectrogram
 from distill_core.resample import Resampler, resample
@@ -78,6 +79,8 @@ def test_analysis_conversion_resampling_and_pictures(name: str) -> None:
 @pytest.mark.parametrize("how", ["eager fp32", "channels-last fp32", "channels-last bf16"])
 def test_a_vocoder(name: str, how: str, weights: Path) -> None:
     engine, precision = how.split()
+    if engine == "channels-last" and (reason := selection.why_not_channels_last(precision)):
+        pytest.skip(reason)
 
     def made() -> dict[str, Tensor]:
         vocoder = _get(weights, engine=engine, precision=precision)
