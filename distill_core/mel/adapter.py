@@ -198,9 +198,9 @@ class MelAdapter:
         bands = self.source.n_mels
         if not isinstance(mel, Tensor):
             raise InvalidMelError(f"A mel must be a tensor [B, {bands}, T], not {type(mel).__name__}.")
-        if mel.ndim != 3 or mel.shape[1] != bands or mel.shape[2] == 0 or not mel.is_floating_point():
+        if mel.ndim != 3 or mel.shape[1] != bands or not mel.numel() or not mel.is_floating_point():
             raise InvalidMelError(
-                f"Expected a floating-point mel [B, {bands}, T] with T of 1 or more, in the format "
+                f"Expected a floating-point mel [B, {bands}, T] with B and T of 1 or more, in the format "
                 f"{self.source}; got {list(mel.shape)} of {mel.dtype}."
             )
         if self._same or mel.amax() <= self._limit:

@@ -70,7 +70,7 @@ def _sample(mel: Tensor) -> Tensor:
 def _bounds(spec: MelSpec) -> tuple[float, float]:
     """The least and the greatest value that sound below `_HEADROOM` can have in a format."""
     full_scale = (_HEADROOM * spec.win_length / 4) ** spec.power
-    greatest = full_scale * float(filterbank(spec).sum(axis=1).max())
+    greatest = max(full_scale * float(filterbank(spec).sum(axis=1).max()), spec.floor)
     return _log(spec.floor, spec), _log(greatest, spec)
 
 

@@ -30,6 +30,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 }
 # Far above any format in use; a config.json that asks for more is damaged, and would fill the memory.
 _MAX_N_FFT = 1 << 17
+_MIN_FLOOR = 2.0**-126  # float32's smallest number of full precision; devices may take what is below for 0
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,11 @@ class MelSpec:
             )
         if not self.fmin < fmax:
             raise MelFormatError(f"MelSpec.fmin={self.fmin:g} Hz must lie below fmax={fmax:g} Hz.")
-        if self.log in ("ln", "log10") and self.floor <= 0:
-            raise MelFormatError(f"MelSpec.floor must be above 0 for log={self.log!r}: 0 has no logarithm.")
+        if self.log in ("ln", "log10") and self.floor < _MIN_FLOOR:
+            raise MelFormatError(
+                f"MelSpec.floor must be above 0 for log={self.log!r}, {_MIN_FLOOR:.3g} or more, not {self.floor:g}: "
+                "0, which less is in float32, has no logarithm."
+            )
 
     def _store(self, name: str, value: float) -> None:
         object.__setattr__(self, name, value)

@@ -265,6 +265,7 @@ def test_incompatible_formats_are_refused_with_the_reason() -> None:
         torch.zeros(128, 30),
         torch.zeros(1, 80, 30),
         torch.zeros(1, 128, 0),
+        torch.zeros(0, 128, 30),
         torch.zeros(1, 128, 30, dtype=torch.int64),
         [[0.0]],
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_long_mels_are_sampled_not_read_whole() -> None:
     from distill_core.mel import detect
 
     assert detect._sample(torch.zeros(1, 128, 100_000)).numel() <= 128 * 512
+
+
+def test_a_format_whose_bands_lie_between_the_bins_holds_silence_alone() -> None:
+    empty = replace(HIFIGAN, fmin=7999.0)
+    assert looks_like(empty.analyze(torch.randn(1, 22_050)), empty)
+    with pytest.raises(MelMismatch, match="its values go up to"):
+        check_format(torch.full((1, 80, 10), 2.0), empty)
 
 
 @pytest.mark.parametrize("name", ["vocos-24khz-100band", "bigvgan-44khz-128band-512x", "hifigan-22khz-80band"])

@@ -70,6 +70,7 @@ def test_no_fmax_is_half_the_sample_rate_to_equality_and_hash() -> None:
         ("log", "log2"),
         ("floor", 0),
         ("floor", -1e-5),
+        ("floor", 1e-60),
         ("floor", float("nan")),
         ("center", 1),
         ("eps", -1),
