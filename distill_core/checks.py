@@ -58,7 +58,7 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
     return checked
 
 
-def checked_lengths(lengths: Sequence[int] | torch.Tensor | None, mel: torch.Tensor) -> list[int]:
+def checked_lengths(lengths: Any, mel: torch.Tensor) -> list[int]:
     """The number of frames of each item of `mel` [B, n_mels, T].
 
     Raises:

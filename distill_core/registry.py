@@ -30,6 +30,8 @@ from .mel.spec import MelSpec
 from .suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
+    import torch
+
     from .explain import Explanation
     from .vocoder import VocoderBase
 
@@ -271,7 +273,7 @@ class Registry:
         name: str = "auto",
         *,
         variant: str | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "fp32",
         mel: str | MelSpec | None = None,
         sample_rate: int | None = None,
@@ -285,7 +287,7 @@ class Registry:
         Args:
             name: a name from `names()`, or "auto" (see `resolve`).
             variant: one of the card's variants; by default the card's default.
-            device: "auto", "cuda", "cuda:N", "mps" or "cpu".
+            device: "auto", "cuda", "cuda:N", "mps" or "cpu", or a `torch.device`.
             precision: "fp32", "bf16", "fp16" or "auto".
             mel: the format of the mels that will be passed in, a `MelSpec` or a preset's name; by default
                 the vocoder's own.
@@ -504,7 +506,7 @@ registry = Registry()
 
 def get_vocoder(
     vocoder_type: str = "bigvgan",
-    device: str = "auto",
+    device: str | torch.device = "auto",
     *,
     vocoder_state: Mapping[str, Any] | None = None,
     **arguments: Any,

@@ -10,7 +10,7 @@ import abc
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -33,6 +33,9 @@ from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
 from .report import EngineReport
 from .turns import Turn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -186,16 +189,16 @@ class VocoderBase(abc.ABC):
 
     def mel_to_waveform(
         self,
-        mel: torch.Tensor,
+        mel: torch.Tensor | NDArray[Any],
         *,
-        lengths: Sequence[int] | torch.Tensor | None = None,
+        lengths: Sequence[int] | torch.Tensor | NDArray[Any] | None = None,
         progress: bool | Callable[[int, int], None] = False,
         check_format: bool = True,
     ) -> torch.Tensor:
         """Vocode mels of any length in bounded memory.
 
         Args:
-            mel: [B, n_mels, T] or [B, 1, n_mels, T], floating point, in the format `self.mel`.
+            mel: [B, n_mels, T] or [B, 1, n_mels, T], floating point, in the format `self.mel`. A numpy array will do.
             lengths: true number of frames of each item of a padded batch, [B]. Each item then gets what it
                 would have got alone, and zeros after its end.
             progress: True for a bar on stderr, or a callable that is given (frames done, frames in all).
@@ -217,7 +220,9 @@ class VocoderBase(abc.ABC):
             detect.check_format(_true_frames(mel, frames), self.mel)
         return self._render(self._feed(mel, frames), progress)
 
-    def stream(self, mels: Iterable[torch.Tensor], *, check_format: bool = True) -> Iterator[torch.Tensor]:
+    def stream(
+        self, mels: Iterable[torch.Tensor | NDArray[Any]], *, check_format: bool = True
+    ) -> Iterator[torch.Tensor]:
         """Vocode a mel that arrives in pieces, in constant memory and with a constant delay.
 
         Args:

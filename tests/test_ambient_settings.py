@@ -63,7 +63,7 @@ def test_analysis_conversion_resampling_and_pictures(name: str) -> None:
         stream = Resampler(44100, 48000)
         return {
             "mel": mel,
-            "of numpy": APP.analyze(WAVE.numpy()),  # type: ignore[arg-type]
+            "of numpy": APP.analyze(WAVE.numpy()),
             "refined": MelAdapter(APP, FULL)(mel),
             "analytic": MelAdapter(APP, FULL, refine=False)(mel),
             "resampled": resample(WAVE, 44100, 22050),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,11 +15,14 @@ from ..errors import InvalidAudioError
 from .filters import filterbank
 from .spec import MelSpec
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 _LOUDEST = 1e12
 """Of samples: far above those that count in 32-bit integers; not far above, powers leave float32."""
 
 
-def analyze(waveform: Tensor, spec: MelSpec) -> Tensor:
+def analyze(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
     """The mel spectrogram of a waveform in the format `spec`.
 
     Half precision is computed in float32, float64 in float64. Gradients pass.
@@ -76,7 +80,7 @@ def expand(mel: Tensor, spec: MelSpec) -> Tensor:
     return torch.exp(mel) if spec.log == "ln" else torch.pow(10.0, mel)
 
 
-def _checked(waveform: Tensor, spec: MelSpec) -> Tensor:
+def _checked(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
     """`waveform` as finite `[B, samples]` in float32 or float64."""
     try:
         audio = waveform if isinstance(waveform, Tensor) else tensor_of(waveform)

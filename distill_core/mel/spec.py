@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import CheckpointError, MelFormatError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 MelScale = Literal["slaney", "htk"]
@@ -219,7 +220,7 @@ class MelSpec:
             return 0
         return max(0, (samples + 2 * self.padding - self.n_fft) // self.hop_length + 1)
 
-    def analyze(self, waveform: Tensor) -> Tensor:
+    def analyze(self, waveform: Tensor | NDArray[Any]) -> Tensor:
         """The mel of `waveform` in this format: see `distill_core.mel.analysis.analyze`.
 
         Shapes: `[samples]`, `[B, samples]` or `[B, 1, samples]` -> `[B, n_mels, T]`, T = `frames(samples)`.
