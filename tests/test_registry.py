@@ -71,6 +71,16 @@ def test_importing_and_listing_loads_neither_torch_nor_a_plugin() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "name", ["distill_core", "distill_core.mel", "distill_core.weights", "distill_bigvgan", "distill_hifigan"]
+)
+def test_what_is_imported_when_asked_for_is_listed_before(name: str) -> None:
+    """For whoever completes names in a shell; in a process of its own, where nothing has been asked for yet."""
+    code = f"import sys, {name} as m; print(set(m.__all__) <= set(dir(m)), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_get_loads_once_for_the_same_arguments(good: Registry) -> None:
     one = good.get("toy", device="cpu")
     assert good.get("toy", device="cpu") is one
