@@ -21,8 +21,8 @@ HEAVY = ("torch", "torchaudio", "tensorflow", "jax", "onnxruntime", "transformer
 """What a plug-in module must not import: each takes longer than everything else in a listing."""
 
 _IMPORT_PROBE = """
-import importlib, json, os, sys, tempfile, traceback
-module, heavy, sys.path[:] = json.loads(sys.stdin.read())
+import importlib, json, operator, os, sys, tempfile, traceback
+module, attribute, heavy, sys.path[:] = json.loads(sys.stdin.read())
 import distill_core, distill_core.activation, distill_core.discovery
 culprits = {}
 
@@ -38,6 +38,8 @@ answer = os.fdopen(os.dup(1), "w")
 with tempfile.TemporaryFile() as printed:
     os.dup2(printed.fileno(), 1)
     plugin = importlib.import_module(module)
+    if attribute:
+        plugin = operator.attrgetter(attribute)(plugin)
     candidate = distill_core.discovery.Candidate("", module)
     distill_core.activation.read_cards(candidate, plugin)
     sys.stdout.flush()
@@ -69,7 +71,7 @@ def light(subject: Subject) -> None:
         module = candidate.plugin.__name__
     done = subprocess.run(
         [sys.executable, "-c", _IMPORT_PROBE],
-        input=json.dumps([module, HEAVY, sys.path]),
+        input=json.dumps([module, candidate.attribute, HEAVY, sys.path]),
         capture_output=True,
         text=True,
         timeout=300,

@@ -226,6 +226,16 @@ def test_a_plugin_that_imports_no_torch_is_light(tmp_path, monkeypatch) -> None:
     assert "light" in {result.name for result in report.passed}, str(report)
 
 
+def test_a_plugin_that_is_an_object_in_its_module_is_light_as_well(tmp_path, monkeypatch) -> None:
+    source = "from types import SimpleNamespace\n" + PLUGIN.format(imports="", name="mine")
+    source += "\nPLUGINS = SimpleNamespace(mine=SimpleNamespace(distill_vocoders=distill_vocoders))\n"
+    source += "del distill_vocoders\n"
+    write_plugin(tmp_path, monkeypatch, source, "object_plugin")
+    candidate = Candidate("mine", "object_plugin", "mine-dist", "1.0", attribute="PLUGINS.mine")
+    report = run_checks("mine", registry=Registry(find=lambda: Discovery((candidate,)), environ={}))
+    assert "light" in {result.name for result in report.passed}, str(report)
+
+
 def test_a_card_of_another_name_fails_and_the_rest_does_not_apply(tmp_path, monkeypatch) -> None:
     source = PLUGIN.format(imports="", name="other")
     report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "other_plugin"))
