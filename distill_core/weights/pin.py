@@ -54,20 +54,28 @@ class WeightsPin:
     files: Mapping[str, tuple[int | None, str | None]]
 
     def __post_init__(self) -> None:
-        if not _REPO.match(self.repo) or ".." in self.repo or "--" in self.repo:
+        if not isinstance(self.repo, str) or not _REPO.match(self.repo) or ".." in self.repo or "--" in self.repo:
             raise ValueError(f"WeightsPin.repo must read 'owner/name', not {self.repo!r}.")
-        if not self.revision or ".." in self.revision or self.revision.startswith("/"):
+        revision = self.revision if isinstance(self.revision, str) else ""
+        if not revision or ".." in revision or revision.startswith("/"):
             raise ValueError(f"WeightsPin.revision must be a commit, branch or tag, not {self.revision!r}.")
+        if not isinstance(self.files, Mapping):
+            raise ValueError(f"WeightsPin.files must read {{name: (bytes, sha256)}}, not {self.files!r}.")
         if not self.files:
             raise ValueError("WeightsPin.files must name at least one file.")
-        for name, (size, sha256) in self.files.items():
-            path = PurePosixPath(name)
-            if not name or path.is_absolute() or ".." in path.parts or "\\" in name:
+        for name, known in self.files.items():
+            path = PurePosixPath(name if isinstance(name, str) else "")
+            if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name:
                 raise ValueError(f"WeightsPin.files: {name!r} is no path inside a repository.")
-            if size is not None and size < 0:
-                raise ValueError(f"WeightsPin.files: the size of {name!r} must not be negative, not {size!r}.")
-            if sha256 is not None and not _SHA256.match(sha256):
-                raise ValueError(f"WeightsPin.files: the sha256 of {name!r} must be 64 hex digits, not {sha256!r}.")
+            if not isinstance(known, tuple | list) or len(known) != 2:
+                raise ValueError(f"WeightsPin.files: of {name!r} must be said (bytes, sha256), not {known!r}.")
+            size, sha256 = known
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+                raise ValueError(f"WeightsPin.files: the size of {name!r} must be a number of bytes, not {size!r}.")
+            if sha256 is not None and not (isinstance(sha256, str) and _SHA256.match(sha256)):
+                raise ValueError(
+                    f"WeightsPin.files: the sha256 of {name!r} must be 64 hex digits, letters small, not {sha256!r}."
+                )
         object.__setattr__(self, "files", PinnedFiles(self.files))
 
     @property
