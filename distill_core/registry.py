@@ -331,7 +331,6 @@ class Registry:
             if weights is None:  # else it is the weights' own format that counts
                 check_adaptable(chosen, mel=source, sample_rate=sample_rate)
             factory = activation.import_factory(candidate, card)
-            activation.check_options(card, factory, options)
             try:
                 vocoder = factory(card, chosen, device=placed, precision=precision, weights=weights, **options)
             except (DistillError, MemoryError):
@@ -343,6 +342,8 @@ class Registry:
                 raise activation.load_failure(candidate, wrong)
             return vocoder
 
+        if options:  # also where it is loaded already: some tell no vocoder from another, and are no less unknown
+            activation.check_options(card, activation.import_factory(candidate, card), options)
         key = (name, chosen.name, str(placed), precision, identity(weights), hashable(options))
         content = stamp(weights)
         vocoder = self._loaded.once(key, weights, content, load)

@@ -217,6 +217,14 @@ def test_bad_arguments_are_named(good: Registry, arguments: dict, error: type[Ex
     assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("option", ["progress", "tqdm_class"])
+def test_an_option_that_is_not_taken_is_refused_by_a_vocoder_that_is_loaded_as_well(good: Registry, option) -> None:
+    for _ in range(2):
+        with pytest.raises(errors.OptionError, match=f"takes no option '{option}'"):
+            good.get("toy", device="cpu", **{option: False})
+        good.get("toy", device="cpu")
+
+
 def test_a_rate_that_is_none_is_named_by_a_vocoder_that_is_loaded_as_well(good: Registry) -> None:
     good.get("toy", device="cpu")
     for wrong in ([44100], {}, np.array([44100, 48000])):
