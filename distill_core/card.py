@@ -6,7 +6,7 @@ Plain data: importing this module, and building a card, imports no torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,7 +106,7 @@ class VocoderCard:
             raise ValueError(f"VocoderCard.name must be a word without blanks and , = : @, not {self.name!r}.")
         if self.name == "auto":
             raise ValueError("No vocoder can be called 'auto': registry.get('auto') chooses one.")
-        devices = () if isinstance(self.devices, str) else tuple(self.devices)
+        devices = _listed(self.devices)
         if not devices or any(kind not in KINDS for kind in devices):
             raise ValueError(
                 f"VocoderCard.devices must be a list of kinds, one or more of {', '.join(KINDS)}, such as ['cpu'], "
@@ -114,9 +114,10 @@ class VocoderCard:
             )
         if not isinstance(self.factory, str) or not _FACTORY.match(self.factory):
             raise ValueError(f"VocoderCard.factory must read 'package.module:callable', not {self.factory!r}.")
-        variants = tuple(self.variants)
+        variants = _listed(self.variants)
         if not variants or not all(isinstance(variant, Variant) for variant in variants):
-            raise ValueError(f"The card {self.name!r} must list at least one Variant, and nothing else.")
+            one = ": write variants=[…] around the one" if isinstance(self.variants, Variant) else ""
+            raise ValueError(f"The card {self.name!r} must list at least one Variant, and nothing else{one}.")
         names = [variant.name for variant in variants]
         if len(set(names)) < len(names):
             raise ValueError(f"The card {self.name!r} lists a variant's name twice: {', '.join(names)}.")
@@ -144,3 +145,8 @@ class VocoderCard:
             f"The vocoder {self.name!r} has no variant {wanted!r}.{did_you_mean(wanted, names)} "
             f"It has: {', '.join(names)}."
         )
+
+
+def _listed(values: Any) -> tuple[Any, ...]:
+    """A list's values; of what is no list, nothing."""
+    return tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else ()
