@@ -48,6 +48,8 @@ class Variant:
             raise TypeError(f"Variant.mel must be a MelSpec, not {type(self.mel).__name__}.")
         if isinstance(self.sample_rate, bool) or not isinstance(self.sample_rate, int) or self.sample_rate <= 0:
             raise ValueError(f"Variant.sample_rate must be a positive whole number of Hz, not {self.sample_rate!r}.")
+        if isinstance(self.parameters, bool) or not isinstance(self.parameters, int) or self.parameters < 0:
+            raise ValueError(f"Variant.parameters must be a whole number, 0 if unknown, not {self.parameters!r}.")
         if self.weights is not None and not isinstance(self.weights, WeightsPin):
             raise TypeError(f"Variant.weights must be a WeightsPin or None, not {type(self.weights).__name__}.")
 

@@ -764,3 +764,9 @@ def test_a_card_names_the_field_that_is_wrong(changes: dict, words: str) -> None
 def test_a_variant_has_a_whole_rate(rate) -> None:
     with pytest.raises(ValueError, match="sample_rate must be a positive whole number"):
         Variant("plain", toy.MEL, rate)
+
+
+@pytest.mark.parametrize("parameters", ["14M", -1, 1.4e7, None, True])
+def test_a_variant_has_a_whole_number_of_parameters(parameters) -> None:
+    with pytest.raises(ValueError, match="parameters must be a whole number, 0 if unknown"):
+        Variant("plain", toy.MEL, toy.MEL.sample_rate, parameters=parameters)
