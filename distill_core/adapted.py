@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +15,9 @@ from .mel.spec import MelSpec
 from .report import EngineReport
 from .resample import Resampler, checked_rate, out_samples, resample
 from .vocoder import VocoderBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class AdaptedVocoder(VocoderBase):
@@ -29,6 +33,7 @@ class AdaptedVocoder(VocoderBase):
     """
 
     def __init__(self, inner: VocoderBase, adapter: MelAdapter | None, sample_rate: int | None) -> None:
+        self._inner = inner
         super().__init__(
             inner.variant,
             halo=inner.halo,
@@ -36,7 +41,6 @@ class AdaptedVocoder(VocoderBase):
             precision=inner.precision,
             chunk_frames=inner.chunk_frames,
         )
-        self._inner = inner
         self._adapter = adapter
         self._rate = inner.sample_rate if sample_rate is None else sample_rate
         self._turn = inner._turn  # one model, one turn
@@ -77,7 +81,24 @@ class AdaptedVocoder(VocoderBase):
     def precision(self) -> str:
         return self._inner.precision
 
-    def to(self, device: torch.device | str) -> VocoderBase:
+    @property
+    def chunk_frames(self) -> int:
+        return self._inner.chunk_frames
+
+    @chunk_frames.setter
+    def chunk_frames(self, frames: int) -> None:
+        self._inner.chunk_frames = frames
+
+    @property
+    def model(self) -> Any:
+        """The torch module inside, if the back-end is one."""
+        return self._inner.model
+
+    @model.setter
+    def model(self, model: Any) -> None:
+        self._inner.model = model
+
+    def to(self, device: torch.device | str) -> Self:
         self._inner.to(device)  # which also chooses its engine anew
         if self._adapter is not None:
             self._adapter.to(self._inner.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,9 @@ from .engines.selection import (
 from .errors import EngineError, PrecisionError
 from .report import EngineReport
 from .vocoder import DEFAULT_CHUNK_FRAMES, VocoderBase
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +238,7 @@ class ModuleVocoder(VocoderBase):
     def _move(self, device: torch.device) -> None:
         self.model.to(device)
 
-    def to(self, device: torch.device | str) -> VocoderBase:
+    def to(self, device: torch.device | str) -> Self:
         super().to(device)
         with self._turn:
             if self.device != self._home:

@@ -36,6 +36,7 @@ from .turns import Turn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class VocoderBase(abc.ABC):
 
     # What it does
 
-    def to(self, device: torch.device | str) -> VocoderBase:
+    def to(self, device: torch.device | str) -> Self:
         """Move to another device, as `select_device` understands it, and return self.
 
         Raises:

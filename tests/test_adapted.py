@@ -134,6 +134,19 @@ def test_moving_is_left_to_the_vocoder_inside(monkeypatch) -> None:
     assert asked == ["cpu"]
 
 
+def test_the_model_and_its_chunk_are_those_of_the_vocoder_inside() -> None:
+    vocoder = adapted()
+    inner = vocoder._inner
+    assert vocoder.model is inner.model
+    inner.chunk_frames = 5
+    assert vocoder.chunk_frames == 5
+    vocoder.chunk_frames = 7
+    assert inner.chunk_frames == 7
+    model = toy.ToyModel()
+    vocoder.model = model
+    assert inner.model is model
+
+
 def test_get_adapts_without_loading_twice() -> None:
     registry = Registry(find=Discovery)
     registry.register(toy.plugin(toy.card("toy")))

@@ -13,13 +13,21 @@ APP = """
 import numpy as np
 import torch
 
-from distill_core import MelSpec, get_vocoder, registry
+from distill_core import MelSpec, ModuleVocoder, get_vocoder, registry
 
 vocoder = registry.get("hifigan", device=torch.device("cpu"))
 same = get_vocoder("hifigan", torch.device("cpu"))
 mel = MelSpec.preset("distill-vae").analyze(np.zeros(9000, np.float32))
 wave = vocoder.mel_to_waveform(mel.numpy(), lengths=np.array([3]))
 pieces = list(vocoder.stream([mel.numpy(), mel]))
+
+
+class Mine(ModuleVocoder):
+    pass
+
+
+def moved(mine: Mine) -> Mine:
+    return mine.to("cpu")
 """
 
 
