@@ -8,6 +8,7 @@ this module loads no torch.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -164,8 +165,13 @@ class MelSpec:
                 `hop_size`, `win_size` (samples), `fmin`, `fmax` (Hz; null is half the sample rate).
 
         Raises:
-            CheckpointError: a key is missing, or a value is none that a mel format can have.
+            CheckpointError: it is no configuration, a key is missing, or a value is none that a mel format can have.
         """
+        if h is None or isinstance(h, (str, bytes, os.PathLike, int, float)):
+            raise CheckpointError(
+                "MelSpec.from_config takes a configuration that is read already, a mapping as in config.json, "
+                f"not {h!r}. json.loads reads one."
+            )
         values: dict[str, Any] = {}
         missing = []
         for key, field in _CONFIG_KEYS.items():

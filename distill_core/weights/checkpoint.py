@@ -74,10 +74,14 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     return replace(unwrap(_torch_load(path, mapped=kind == "zip"), str(path)), mapped=kind == "zip")
 
 
+_PARALLEL = "module."
+
+
 def unwrap(content: object, origin: str) -> CheckpointFile:
     """The state dict and configuration in what a checkpoint holds, or a mapping the caller made.
 
-    `{name: tensor}`, `{"generator": {name: tensor}}`, and with either of these "config" or "h".
+    `{name: tensor}`, `{"generator": {name: tensor}}`, and with either of these "config" or "h". The "module." that
+    torch's DataParallel puts before all names is left out.
 
     Raises:
         CheckpointError: it holds something else; the message says what.
@@ -109,7 +113,8 @@ def unwrap(content: object, origin: str) -> CheckpointFile:
             raise CheckpointError(f"{origin}: {name} is no plain tensor ({value.layout}, on {value.device}).")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise CheckpointError(f"{origin}: {name} claims {value.numel()} numbers, more than the file holds.")
-    return CheckpointFile(dict(content), config)
+    wrapped = all(name.startswith(_PARALLEL) for name in content)
+    return CheckpointFile({name[len(_PARALLEL) * wrapped :]: value for name, value in content.items()}, config)
 
 
 def _as_config(value: object, what: str) -> dict[str, Any]:

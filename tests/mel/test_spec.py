@@ -124,6 +124,9 @@ def test_a_configuration_gives_its_format() -> None:
     assert MelSpec.from_config(CONFIG) == NVIDIA
     assert MelSpec.from_config(SimpleNamespace(**CONFIG)) == NVIDIA
     assert MelSpec.from_config({**CONFIG, "fmax": 8000}).fmax == 8000
+    for none in ("config.json", None, 5):
+        with pytest.raises(CheckpointError, match="read already, a mapping"):
+            MelSpec.from_config(none)
 
 
 @pytest.mark.parametrize(

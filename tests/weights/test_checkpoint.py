@@ -47,6 +47,12 @@ def test_torch_files(tmp_path: Path, wrap, new: bool) -> None:
     assert read.mapped is new
 
 
+def test_what_torch_wrote_of_a_model_in_parallel(tmp_path: Path) -> None:
+    model = torch.nn.DataParallel(torch.nn.Linear(2, 3))
+    torch.save({"generator": model.state_dict()}, tmp_path / "g.pt")
+    assert read_checkpoint(tmp_path / "g.pt").state_dict.keys() == {"weight", "bias"}
+
+
 def test_safetensors_with_and_without_configuration(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
