@@ -254,7 +254,8 @@ class VocoderBase(abc.ABC):
             arrived += mel.shape[-1]
             feed.push(mel)
             if opening is not None:
-                opening.append(mel.clone())
+                # Kept by whoever makes the pieces, on a device of theirs, which may be another for each.
+                opening.append(mel.to(opening[0].device if opening else mel.device, copy=True))
                 # A few frames may well be loud in every band: judged is what can be judged.
                 if arrived >= _OPENING_FRAMES:
                     detect.check_format(torch.cat(opening, dim=-1), self.mel)
