@@ -39,7 +39,7 @@ class Record:
         self.settings = settings
         self._done = Hashes()
         self._ours = Hashes()
-        self._parts: dict[str, int] = {}  # items of more than one output
+        self._parts: dict[str, set[int]] = {}  # how many outputs items had, where it was ever more than one
         self._read: dict[str, int] = {}  # journal -> bytes read of it
         self.refresh()
 
@@ -87,23 +87,25 @@ class Record:
             self._done.add((name, part, parts, tuple(entry["in"]), out, entry["settings"]))
             self._ours.add((numbered(name, part, parts), out))
             if parts > 1:
-                self._parts[name] = parts
+                self._parts.setdefault(name, set()).add(parts)
         except (ValueError, KeyError, TypeError, RecursionError):  # damaged: what it told of is done again
             return
 
     def is_current(self, item: Item) -> bool:
         """Whether an item's outputs are there as they were written, from the input as it is, with these settings."""
         name = relative(item.output, self.folder)
-        parts = self._parts.get(name, 1)
         source = files.identity(item.input, listed=True)
         if source is None:
             return False
         settings = settings_of(item, self.settings)
-        for part in range(parts):
+
+        def is_done(part: int, parts: int) -> bool:
             there = files.written(numbered(item.output, part, parts))
-            if there is None or (name, part, parts, source, there, settings) not in self._done:
-                return False
-        return True
+            return there is not None and (name, part, parts, source, there, settings) in self._done
+
+        # A mel file that was written to anew may hold fewer mels than it did, or one; which came last no journal tells.
+        counts = (1, *self._parts.get(name, ()))
+        return any(all(is_done(part, parts) for part in range(parts)) for parts in counts)
 
     def is_ours(self, output: str) -> bool:
         """Whether what lies at an output, if anything does, is what a run has written there."""

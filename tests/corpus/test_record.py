@@ -91,6 +91,19 @@ def test_an_item_of_several_mels_is_done_when_all_are(item: Item) -> None:
     assert not record(item).is_current(item)
 
 
+@pytest.mark.parametrize("before", [(3,), (1, 3), (3, 2)])
+@pytest.mark.parametrize("now", [1, 2, 4])
+def test_a_file_that_holds_fewer_mels_than_it_did_is_done_once(item: Item, before: tuple[int, ...], now: int) -> None:
+    for parts in before:
+        write(item, parts=parts)
+    Path(item.input).write_bytes(b"fewer mels")
+    assert not record(item).is_current(item)
+    write(item, parts=now)
+    assert record(item).is_current(item)
+    Path(numbered(item.output, now - 1, now)).unlink()
+    assert not record(item).is_current(item)
+
+
 def test_a_torn_journal_costs_its_last_line_only(item: Item, tmp_path: Path) -> None:
     other = Item(item.input, item.output.replace("a.wav", "b.wav"))
     write(item)
