@@ -113,29 +113,51 @@ def _job(args: argparse.Namespace, folder: str | None) -> VocodeJob:
 
 
 def _run_files(args: argparse.Namespace) -> int:
-    items = plan(args.inputs, args.output, overwrite=args.force, ending=f".{args.format}")
+    items = plan(
+        args.inputs, args.output, overwrite=args.force, ending=f".{args.format}", keep_endings=args.keep_endings
+    )
     for item in items:
         check_encoding(item.output, Path(item.output).suffix[1:], args.subtype, sample_rate=args.sample_rate)
     job = _job(args, None)
-    runner = job.load()
+    runner: Runner | None = None
     outcomes = []
     for item in items:
-        length = extent(item, job.frame_seconds).seconds
-        with Bar(args.quiet, 1, length) as bar:
-            [outcome] = runner.run(Batch((item,), (length,)), bar.advance)
+        outcome = _absent(item)
+        if outcome is None:
+            runner = runner or job.load()  # may download, which is for a file that is there
+            length = extent(item, job.frame_seconds).seconds
+            with Bar(args.quiet, 1, length) as bar:
+                [outcome] = runner.run(Batch((item,), (length,)), bar.advance)
         outcomes.append(outcome)
         if outcome.status == "failed":
             sys.stderr.write(f"error: {printable(outcome.reason)}\n")
+            if args.fail_fast and (left := len(items) - len(outcomes)):
+                sys.stderr.write(f"stopped (--fail-fast): {left} files are left.\n")
+                break
         elif not args.json and not args.quiet:
             for each in _results(outcome):
                 print_line(f"{each['output']}  {each['seconds']:.2f} s, {each['times_real_time']:.2f} x real time")
     if args.json:
         results = [each for outcome in outcomes for each in _results(outcome)]
-        print_json({"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict(), "files": results})
+        about = {"vocoder": None, "report": None}
+        if runner is not None:
+            about = {"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict()}
+        print_json({**about, "files": results})
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
-def plan(inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav") -> list[Item]:
+def _absent(item: Item) -> Outcome | None:
+    """What becomes of an item without a file to read; None if there is one."""
+    try:
+        check_is_file(Path(item.input), item.input)
+    except InvalidAudioError as error:
+        return Outcome(item, "failed", str(error))
+    return None
+
+
+def plan(
+    inputs: list[str], output: str, *, overwrite: bool, ending: str = ".wav", keep_endings: bool = False
+) -> list[Item]:
     """Which file each input is written to; nothing is read or computed before this is settled.
 
     Raises:

@@ -288,7 +288,7 @@ def _no_interrupts() -> Iterator[None]:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends what runs in here as Ctrl-C does, with time to tidy up."""
+    """SIGTERM, and the end of the terminal, end what runs in here as Ctrl-C does, with time to tidy up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -296,11 +296,15 @@ def terminated_as_interrupted() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:  # nohup has it ignored
+        before[hangup] = signal.signal(hangup, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # In the worker

@@ -333,6 +333,19 @@ def test_interrupted_it_tidies_up_and_says_how_to_go_on(how: signal.Signals, com
     wait_for_end(others)
 
 
+@needs_proc
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_file_that_is_interrupted_leaves_nothing(how: signal.Signals, command: Command, tmp_path: Path) -> None:
+    long, out = tone(tmp_path / "long.wav", samples=8000 * 1200), tmp_path / "out"
+    process = command("vocode", long, "-o", out / "long.wav", "--vocoder", "toy-slow")
+    wait_for(lambda: (out.is_dir() and list(out.iterdir())) or process.poll() is not None)
+    process.send_signal(how)
+    printed, errors = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (130, "")
+    assert errors.endswith("interrupted\n") and "Traceback" not in errors
+    assert not list(out.iterdir())
+
+
 # Disks
 
 
