@@ -103,8 +103,11 @@ def test_two_inputs_for_one_output_are_refused_before_anything_runs(sound: Path,
     again = tmp_path / "other" / "sound.flac"
     again.write_bytes(b"")
     assert run("vocode", sound, again, "-o", f"{tmp_path}/out/", "--vocoder", "toy") == 1
-    assert "would both be written" in capsys.readouterr().err
+    assert "would both be written there. --keep-endings tells" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    soundfile.write(again, np.zeros(2000), 8000)
+    assert run("vocode", sound, again, "-o", f"{tmp_path}/out/", "--vocoder", "toy", "--keep-endings") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sound.flac.wav", "sound.wav.wav"]
 
 
 def hostile(tmp_path: Path, what: str) -> Path:
@@ -181,6 +184,27 @@ def test_one_bad_file_stops_no_other(sound: Path, tmp_path: Path, capsys) -> Non
     printed = json.loads(capsys.readouterr().out)["files"]
     assert "error" in printed[0]
     assert Path(printed[1]["output"]).is_file()
+
+
+def test_fail_fast_holds_for_files_too(sound: Path, tmp_path: Path, capsys) -> None:
+    bad, out = hostile(tmp_path, "text.wav"), tmp_path / "out"
+    assert run("vocode", bad, sound, "-o", out, "--vocoder", "toy", "--fail-fast", "--json") == 1
+    captured = capsys.readouterr()
+    assert [each["input"] for each in json.loads(captured.out)["files"]] == [str(bad)]
+    assert "stopped (--fail-fast): 1 files are left" in captured.err
+    assert not out.exists()
+
+
+def test_nothing_is_loaded_for_files_that_are_not_there(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Loading may download half a gigabyte first."""
+    monkeypatch.setattr(VocodeJob, "load", lambda job: pytest.fail("a model was loaded"))
+    argv = ["vocode", tmp_path / "a.wav", tmp_path / "b.npy", "-o", tmp_path / "out", "--vocoder", "toy", "--json"]
+    assert run(*argv) == 1
+    captured = capsys.readouterr()
+    printed = json.loads(captured.out)
+    assert (printed["vocoder"], printed["report"]) == (None, None)
+    assert ["no such file" in each["error"] for each in printed["files"]] == [True, True]
+    assert captured.err.count("no such file") == 2
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..audio import FORMATS as AUDIO_FORMATS
-from ..audio import check_encoding, check_writable
+from ..audio import check_encoding, check_is_file, check_writable
 from ..corpus.bar import Bar
 from ..corpus.batches import Batch, extent
 from ..corpus.conduct import Conductor, Summary
@@ -22,6 +22,9 @@ from ..device import PRECISIONS
 from ..errors import CorpusError, InvalidAudioError, OutputExistsError
 from .arguments import one_or_more, path
 from .output import print_json, print_line, printable
+
+if TYPE_CHECKING:
+    from ..corpus.runner import Runner
 
 
 def add_parser(subparsers: Any) -> None:
@@ -89,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     elsewhere = any(is_url(each) for each in (*args.inputs, args.output))
     if on_ray or elsewhere or args.workers is not None or any(is_corpus(each) for each in args.inputs):
         return _run_corpus(args)
-    return _run_files(args)
+    with terminated_as_interrupted():  # what is being written lies beside its target, where nothing sweeps it up later
+        return _run_files(args)
 
 
 def _job(args: argparse.Namespace, folder: str | None) -> VocodeJob:
@@ -139,7 +143,7 @@ def _run_files(args: argparse.Namespace) -> int:
                 print_line(f"{each['output']}  {each['seconds']:.2f} s, {each['times_real_time']:.2f} x real time")
     if args.json:
         results = [each for outcome in outcomes for each in _results(outcome)]
-        about = {"vocoder": None, "report": None}
+        about: dict[str, Any] = {"vocoder": None, "report": None}
         if runner is not None:
             about = {"vocoder": repr(runner.vocoder), "report": runner.vocoder.report().to_dict()}
         print_json({**about, "files": results})
@@ -169,9 +173,11 @@ def plan(
         _check_folder(output, f"{len(inputs)} inputs need a folder")
     jobs: dict[Path, Path] = {}
     for source in map(Path, inputs):
-        target = Path(output, f"{source.stem}{ending}") if folder else Path(output)
+        name = source.name if keep_endings else source.stem
+        target = Path(output, f"{name}{ending}") if folder else Path(output)
         if target in jobs:
-            raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.")
+            hint = "" if jobs[target].name == source.name else " --keep-endings tells a.wav from a.flac."
+            raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.{hint}")
         there = os.path.realpath(target)
         if os.path.exists(there) and any(os.path.exists(each) and os.path.samefile(there, each) for each in inputs):
             raise OutputExistsError(f"{target}: is an input; choose another output.")
