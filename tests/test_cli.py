@@ -236,12 +236,21 @@ def test_a_choice_that_does_not_exist_is_one_line(argv, words, sound: Path, tmp_
         ["info"],
         ["vocode", "x.wav", "-o", ""],
         ["vocode", "", "-o", "x.wav"],
+        ["vocode", "x.wav", "-o", "y.wav", "--weights", ""],
+        ["check", "toy", "--weights", ""],
+        ["compare", "", "--vocoders", "toy"],
+        ["compare", "x.wav", "--vocoders", "toy", "--report", ""],
+        ["new-plugin", "mine", "-o", ""],
+        ["weights", "fetch", "bigvgan", "--to", ""],
+        ["weights", "convert", "bigvgan", "-o", ""],
     ],
 )
-def test_wrong_usage_is_exit_code_2(argv, capsys) -> None:
+def test_wrong_usage_is_exit_code_2(argv, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # which an empty path must not be taken for
     with pytest.raises(SystemExit) as caught:
         main(argv)
     assert caught.value.code == 2
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

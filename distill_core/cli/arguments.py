@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 
 def one_or_more(text: str) -> int:
@@ -32,6 +33,11 @@ def path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must not be empty: is a variable of the shell not set?")
     return text
+
+
+def file(text: str) -> Path:
+    """`path` as a `Path`, which would take an empty name for the folder one is in."""
+    return Path(path(text))
 
 
 def _whole(text: str, least: int) -> int:

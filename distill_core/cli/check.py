@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ..device import PRECISIONS
+from .arguments import path
 from .output import print_json, print_line
 
 
@@ -19,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("name", help="a name from `distill-vocoder list`")
     parser.add_argument("--variant", help="one of the vocoder's variants")
-    parser.add_argument("--weights", metavar="PATH", help="a folder or checkpoint of your own")
+    parser.add_argument("--weights", metavar="PATH", type=path, help="a folder or checkpoint of your own")
     parser.add_argument("--device", default="cpu", help="auto, cuda, cuda:N, mps or cpu (default: cpu)")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--json", action="store_true", help="print JSON")

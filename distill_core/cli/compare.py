@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import none_or_more, seconds
+from .arguments import file, none_or_more, path, seconds
 from .output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +20,9 @@ def add_parser(subparsers: Any) -> None:
         description="Sends recordings through vocoders and measures what comes out against what went in. "
         'The packages behind the metrics: pip install "distill-core[compare]".',
     )
-    parser.add_argument("references", nargs="+", metavar="REF", help="audio files, folders of them, or quoted globs")
+    parser.add_argument(
+        "references", nargs="+", type=path, metavar="REF", help="audio files, folders of them, or quoted globs"
+    )
     parser.add_argument(
         "--vocoders",
         required=True,
@@ -29,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="LIST",
         help="NAME[:VARIANT][@PRECISION][=WEIGHTS], with commas between them: hifigan,hifigan:ljspeech,bigvgan@bf16",
     )
-    parser.add_argument("--report", metavar="HTML", type=Path, help="write one self-contained page there")
+    parser.add_argument("--report", metavar="HTML", type=file, help="write one self-contained page there")
     parser.add_argument("--title", default="Vocoders compared", help="the report's heading")
     parser.add_argument(
         "--audio",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import DistillError
 from ..registry import registry
+from .arguments import file
 from .output import print_json, print_line
 
 
@@ -22,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
         "is; put your model in place of its two layers.",
     )
     parser.add_argument("name", help="the vocoder's name, such as my-voice")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, help="default: distill-NAME in this folder")
+    parser.add_argument("-o", "--output", metavar="DIR", type=file, help="default: distill-NAME in this folder")
     parser.add_argument("--mel", metavar="FORMAT", help="the preset of the mels it takes")
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--json", action="store_true", help="print JSON")

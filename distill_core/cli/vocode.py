@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--variant", help="one of the vocoder's variants")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu (default: auto)")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
-    parser.add_argument("--weights", metavar="PATH", help="a folder or checkpoint of your own")
+    parser.add_argument("--weights", metavar="PATH", type=path, help="a folder or checkpoint of your own")
     parser.add_argument("--mel", metavar="FORMAT", help="the format of the mels: a preset (default: the vocoder's own)")
     parser.add_argument(
         "--sample-rate", type=one_or_more, metavar="HZ", help="of the output (default: the vocoder's own)"

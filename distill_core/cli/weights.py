@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..card import Variant, VocoderCard
@@ -13,6 +12,7 @@ from ..errors import WeightsNotFoundError
 from ..registry import registry
 from ..weights import ensure, load_checkpoint, status, verify
 from ..weights.export import export
+from .arguments import file, path
 from .output import print_json, print_line, print_table
 
 
@@ -29,7 +29,7 @@ def add_parser(subparsers: Any) -> None:
     command.add_argument("name", nargs="?", default="auto", help="a vocoder (default: auto)")
     command.add_argument("--variant", help="which variant (default: the vocoder's default)")
     command.add_argument("--all", action="store_true", help="all of its variants")
-    command.add_argument("--to", metavar="DIR", type=Path, help="copy the files there, to be used as weights=DIR")
+    command.add_argument("--to", metavar="DIR", type=file, help="copy the files there, to be used as weights=DIR")
     command.add_argument("--force", action="store_true", help="overwrite other files in DIR")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=run_fetch)
@@ -43,12 +43,12 @@ def add_parser(subparsers: Any) -> None:
     command = commands.add_parser("convert", help="write a checkpoint in the form that loads fastest")
     command.add_argument("name", nargs="?", default="auto", help="a vocoder (default: auto)")
     command.add_argument("--variant", help="which variant (default: the vocoder's default)")
-    command.add_argument("--weights", metavar="PATH", help="a checkpoint or folder of your own instead")
+    command.add_argument("--weights", metavar="PATH", type=path, help="a checkpoint or folder of your own instead")
     command.add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        type=Path,
+        type=file,
         help="a .safetensors to be used as weights=FILE (default: "
         "where it is found by itself and loaded in place of the checkpoint)",
     )
