@@ -133,7 +133,7 @@ class Plan:
     def _below(self, folder: str) -> Iterator[str]:
         """The files of a folder that are taken, relative to it."""
         if not files.is_url(folder):
-            yield from _walk(folder, self.folder)
+            yield from walk(folder, (*AUDIO_ENDINGS, *MEL_FORMATS), leave_out=self.folder)
             return
         for relative in remote.walk(folder):
             if relative.lower().endswith((*AUDIO_ENDINGS, *MEL_FORMATS)) and not self._own(
@@ -236,12 +236,18 @@ def glob_base(pattern: str) -> str:
     return os.path.join(*parts[:fixed]) if fixed else "."
 
 
-def _walk(root: str, output: str) -> Iterator[str]:
-    """Paths below `root`, relative to it, of the files that are taken, sorted; nothing hidden, no loops.
+def walk(root: str, endings: tuple[str, ...], *, leave_out: str | None = None) -> Iterator[str]:
+    """Paths below a folder, relative to it, of the files with these endings, sorted; nothing hidden, no loops.
 
     Links to folders are followed, but not to one that the way leads through already.
+
+    Args:
+        leave_out: a folder that is not gone into.
+
+    Raises:
+        CorpusError: a folder cannot be listed.
     """
-    own = _inode(output)
+    own = None if leave_out is None else _inode(leave_out)
 
     def below(relative: str, way: tuple[tuple[int, int], ...]) -> Iterator[str]:
         try:
@@ -258,7 +264,7 @@ def _walk(root: str, output: str) -> Iterator[str]:
                     here = _inode(entry.path)
                     if here is not None and here != own and here not in way:
                         yield from below(path, (*way, here))
-                elif entry.name.lower().endswith((*AUDIO_ENDINGS, *MEL_FORMATS)) and _is_taken(entry):
+                elif entry.name.lower().endswith(endings) and _is_taken(entry):
                     yield path
             except OSError:  # it vanished meanwhile
                 continue

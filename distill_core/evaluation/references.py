@@ -13,7 +13,8 @@ import torch
 
 from ..audio import READ as ENDINGS
 from ..audio import read_audio
-from ..errors import DistillError, InvalidAudioError
+from ..corpus.plan import walk
+from ..errors import CorpusError, DistillError, InvalidAudioError
 
 _GLIMPSE_SECONDS = 0.1
 _CANCELLED = 1e-6  # of the channels' energy is left in their mean: -60 dB
@@ -43,18 +44,22 @@ class Recording:
 def find(named: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], dict[str, str]]:
     """The files that are meant, and what is wrong with names that mean none.
 
-    A folder means all audio in it, at any depth, but what is hidden. What is no file is tried as a glob, `**` included.
-    Order as named, sorted within folders and globs; a file named twice comes once.
+    A folder means all audio in it, at any depth and behind links, but what is hidden. What is no file is tried as a
+    glob, `**` included. Order as named, sorted within folders and globs; a file named twice comes once.
     """
     files: dict[str, Path] = {}
     problems: dict[str, str] = {}
     for name in named:
         path = Path(name)
-        if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if _is_taken(each, path))
+        if os.path.isdir(path):
+            try:
+                found = [path / each for each in walk(os.fspath(path), ENDINGS)]
+            except CorpusError as error:
+                problems[str(name)] = str(error)
+                continue
             if not found:
                 problems[str(name)] = f"{name}: holds no audio ({', '.join(ENDINGS)})."
-        elif path.exists() or not glob.has_magic(os.fspath(name)):
+        elif os.path.exists(path) or not glob.has_magic(os.fspath(name)):
             found = [path]
         else:
             found = sorted(Path(each) for each in glob.glob(os.fspath(name), recursive=True) if os.path.isfile(each))
@@ -63,12 +68,6 @@ def find(named: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], dict[str,
         for each in found:
             files.setdefault(os.path.abspath(each), each)
     return list(files.values()), problems
-
-
-def _is_taken(path: Path, folder: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    # a link that leads nowhere is one that the user wants to know of
-    return not hidden and path.suffix.lower() in ENDINGS and (path.is_file() or not path.exists())
 
 
 def read(path: Path, max_seconds: float | None) -> Recording:

@@ -221,8 +221,11 @@ def compare(
     """
     if max_seconds is not None and not max_seconds > 0:
         raise ValueError(f"max_seconds must be above 0, or None for all, not {max_seconds!r}.")
-    columns = [_column(label, choice, device) for label, choice in chosen(vocoders).items()]
+    choices = chosen(vocoders)
     paths, problems = references.find(recordings)
+    if not any(os.path.isfile(each) for each in paths):
+        choices = {}  # for whom there is nothing to do, and weights that may have to be downloaded
+    columns = [_column(label, choice, device) for label, choice in choices.items()]
     missing = {key: why for key in METRICS if (why := why_missing(key)) is not None}
     comparison = Comparison(columns, [], problems, missing, max_seconds, speech)
     usable = [column for column in columns if column.vocoder is not None]

@@ -190,6 +190,14 @@ def test_nothing_that_can_be_compared_is_one_line_each_and_no_report(tmp_path: P
     assert capsys.readouterr().out == ""
 
 
+def test_no_vocoder_is_loaded_for_files_that_are_not_there(tmp_path: Path, capsys, monkeypatch) -> None:
+    """Loading may download half a gigabyte first."""
+    monkeypatch.setattr(VocoderChoice, "load", lambda *_: pytest.fail("a model was loaded"))
+    assert run("compare", tmp_path / "gone.wav", tmp_path / "x?.wav", "--vocoders", "toy") == 1
+    told = capsys.readouterr().err
+    assert "gone.wav: there is no such file" in told and "x?.wav: no file is named like this" in told
+
+
 # How things are named
 
 
@@ -227,6 +235,22 @@ def test_files_folders_and_globs_mean_files_once(sounds: Path, monkeypatch) -> N
     assert list(problems) == ["x?.wav"]
     (sounds.parent / "hollow").mkdir(exist_ok=True)
     assert "holds no audio" in references.find([sounds.parent / "hollow"])[1][str(sounds.parent / "hollow")]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(sounds: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(sounds / "inner")
+    (tmp_path / "back").symlink_to(tmp_path)
+    assert [str(each.relative_to(tmp_path)) for each in references.find([tmp_path])[0]] == [
+        "linked/a.flac",
+        "linked/noise.wav",
+    ]
+
+
+def test_a_name_that_is_too_long_is_one_line(sounds: Path, capsys) -> None:
+    assert run("compare", sounds / f"{'x' * 300}.wav", sounds / "b.wav", "--vocoders", "toy", "--json") == 1
+    printed, told = capsys.readouterr()
+    assert "x.wav: cannot be read (File name too long)" in told and "Traceback" not in told
+    assert [each["name"] for each in json.loads(printed)["files"] if "results" in each] == ["b.wav"]
 
 
 def test_a_name_with_stars_in_it_is_first_of_all_a_name(tmp_path: Path) -> None:
