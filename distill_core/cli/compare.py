@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
+from ..errors import DistillError
 from .arguments import file, none_or_more, path, seconds
 from .output import print_json, print_line, print_table
 
@@ -86,14 +87,19 @@ def run(args: argparse.Namespace) -> int:
     failures = comparison.failures()
     for line in failures:
         sys.stderr.write(f"error: {line}\n")
-    size = None
+    size = problem = None
     if comparison.summary() and args.report is not None:
-        size = comparison.write_report(args.report, audio=args.audio, title=args.title, overwrite=args.force)
+        try:
+            size = comparison.write_report(args.report, audio=args.audio, title=args.title, overwrite=args.force)
+        except DistillError as error:
+            problem = error
     if args.json:
         print_json(comparison.to_dict())
     elif comparison.summary():
         _print(comparison)
         sys.stdout.flush()
+    if problem is not None:  # after the figures, which took all the time
+        raise problem
     if size is not None:
         sys.stderr.write(f"{args.report}: {size / 1e6:.1f} MB\n")
     return 1 if failures else 0

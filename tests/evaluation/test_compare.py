@@ -310,6 +310,14 @@ def test_wrong_usage_is_exit_code_2(argv, capsys) -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder into which not even root may write")
+def test_the_figures_are_printed_though_the_report_cannot_be_written(sounds: Path, capsys) -> None:
+    assert run("compare", sounds / "b.wav", "--vocoders", "toy", "--report", "/proc/report.html", "--json") == 1
+    printed, told = capsys.readouterr()
+    assert json.loads(printed)["files"][0]["results"]["toy"]["scores"]["mel"] > 0
+    assert "error: /proc/report.html: cannot be written" in told
+
+
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(sounds: Path, tmp_path: Path, capsys) -> None:
     precious = tmp_path / "report.html"
     precious.write_text("precious")
