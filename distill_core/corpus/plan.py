@@ -124,7 +124,8 @@ class Plan:
                     found = True
                     yield Item(path, self._output(_relative(path, base)))
             if not found:
-                raise CorpusError(f"{source}: no file matches. ** goes through folders, * does not.")
+                hint = " Write [[] for a [ that is part of a name." if "[" in source else ""
+                raise CorpusError(f"{source}: no file matches. ** goes through folders, * does not.{hint}")
         elif _is_file(source):
             yield Item(source, self._output(os.path.basename(source)))
         else:

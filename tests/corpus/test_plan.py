@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,15 @@ def test_a_glob_keeps_the_tree_below_its_fixed_part(tree: Path, tmp_path: Path) 
     assert below(out, Plan((f"{tree}/*.wav", f"{tree}/a/z.flac"), str(out))) == ["b.wav", "z.wav"]
     with pytest.raises(CorpusError, match="no file matches"):
         list(Plan((f"{tree}/*.aiff",), str(out)))
+
+
+def test_a_glob_through_a_folder_with_brackets_in_its_name_is_told_how_to_write_them(tmp_path: Path) -> None:
+    (tmp_path / "takes [2]").mkdir()
+    (tmp_path / "takes [2]" / "a.wav").touch()
+    out = tmp_path / "out"
+    with pytest.raises(CorpusError, match=re.escape("Write [[] for a [")):
+        list(Plan((f"{tmp_path}/takes [2]/*.wav",), str(out)))
+    assert below(out, Plan((f"{tmp_path}/takes [[]2]/*.wav",), str(out))) == ["takes [2]/a.wav"]
 
 
 def test_two_inputs_for_one_output_are_refused_with_a_way_out(tree: Path, tmp_path: Path) -> None:
