@@ -191,7 +191,7 @@ def test_fail_fast_holds_for_files_too(sound: Path, tmp_path: Path, capsys) -> N
     assert run("vocode", bad, sound, "-o", out, "--vocoder", "toy", "--fail-fast", "--json") == 1
     captured = capsys.readouterr()
     assert [each["input"] for each in json.loads(captured.out)["files"]] == [str(bad)]
-    assert "stopped (--fail-fast): 1 files are left" in captured.err
+    assert "stopped (--fail-fast): 1 left" in captured.err
     assert not out.exists()
 
 

@@ -136,7 +136,7 @@ def _run_files(args: argparse.Namespace) -> int:
         if outcome.status == "failed":
             sys.stderr.write(f"error: {printable(outcome.reason)}\n")
             if args.fail_fast and (left := len(items) - len(outcomes)):
-                sys.stderr.write(f"stopped (--fail-fast): {left} files are left.\n")
+                sys.stderr.write(f"stopped (--fail-fast): {left} left.\n")
                 break
         elif not args.json and not args.quiet:
             for each in _results(outcome):
@@ -249,9 +249,9 @@ def _tell(summary: Summary, about: dict[str, Any], args: argparse.Namespace) -> 
     for outcome in summary.failures:
         sys.stderr.write(f"error: {printable(outcome.reason)}\n")
     if (unlisted := summary.failed - len(summary.failures)) > 0:
-        sys.stderr.write(f"error: and {unlisted} files more\n")
+        sys.stderr.write(f"error: and {unlisted} more\n")
     if summary.stopped:
-        sys.stderr.write(f"stopped ({summary.stopped}): {summary.left} files are left; the same command goes on.\n")
+        sys.stderr.write(f"stopped ({summary.stopped}): {summary.left} left; the same command goes on.\n")
     if args.json:
         counts = {name: getattr(summary, name) for name in ("files", "done", "current", "failed", "left")}
         errors = [{"input": printable(each.item.input), "error": printable(each.reason)} for each in summary.failures]
@@ -263,7 +263,8 @@ def _tell(summary: Summary, about: dict[str, Any], args: argparse.Namespace) -> 
         current = f", {summary.current} were done before" if summary.current else ""
         failed = f", {summary.failed} failed" if summary.failed else ""
         left = f", {summary.left} left" if summary.left else ""
+        files = "1 file" if summary.files == 1 else f"{summary.files} files"
         print_line(
-            f"{printable(summary.folder)}  {summary.files} files: {summary.done} done{current}{failed}{left}; "
+            f"{printable(summary.folder)}  {files}: {summary.done} done{current}{failed}{left}; "
             f"{summary.seconds:.1f} s of sound in {summary.elapsed:.1f} s, {speed:.2f} x real time"
         )
