@@ -176,6 +176,7 @@ def check_writable(path: Path, *, overwrite: bool, force: str = "--force") -> No
         what = path.suffix or "a file without ending"
         raise InvalidAudioError(f"{path}: cannot write {what}; use {', '.join(FORMATS)}.")
     check_free(path, overwrite=overwrite, force=force)
+    check_folder(path)
 
 
 def check_free(path: Path, *, overwrite: bool, force: str = "--force") -> None:
@@ -205,6 +206,17 @@ def check_free(path: Path, *, overwrite: bool, force: str = "--force") -> None:
             raise InvalidAudioError(f"{path}: cannot be written ({error.strerror}).") from error
     if exists and not overwrite:
         raise OutputExistsError(f"{path}: exists already. Use {force} to overwrite it.")
+
+
+def check_folder(path: Path) -> None:
+    """See that something may be put into the folder that a file belongs in, or that this folder is made in.
+
+    Raises:
+        InvalidAudioError: it may not.
+    """
+    above = next(parent for parent in Path(os.path.realpath(path)).parents if parent.exists())
+    if not os.access(above, os.W_OK):
+        raise InvalidAudioError(f"{path}: cannot be written, for nothing may be put into {above}.")
 
 
 def check_is_file(path: Path, name: str, error: type[DistillError] = InvalidAudioError) -> None:

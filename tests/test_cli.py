@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from distill_core import registry
 from distill_core.cli import main
 from distill_core.corpus.job import VocodeJob
+from distill_core.evaluation import VocoderChoice
 from tests import checkpoints, toy
 
 soundfile = pytest.importorskip("soundfile")
@@ -274,6 +277,39 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     assert run("vocode", sound, "-o", tmp_path / output, "--vocoder", "toy", *more) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder into which nothing may be put; for root, who may do anything, a file system that is not written to."""
+    folder = tmp_path / "closed"
+    folder.mkdir(0o555)
+    mount, mounted = shutil.which("mount"), False
+    if os.access(folder, os.W_OK) and mount is not None:
+        command = [mount, "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)]
+        mounted = not subprocess.run(command, capture_output=True, check=False).returncode
+    if os.access(folder, os.W_OK):
+        pytest.skip("no folder can be closed to root here")
+    yield folder
+    if mounted:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "where"),
+    [
+        (["vocode", "--vocoder", "toy", "-o"], "out.wav"),
+        (["vocode", "--vocoder", "toy", "-o"], "new/folder/out.wav"),
+        (["compare", "--vocoders", "toy", "--report"], "report.html"),
+    ],
+)
+def test_a_folder_that_may_not_be_written_to_is_told_first(
+    argv: list[str], where: str, sound: Path, closed_folder: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(VocodeJob, "load", lambda job: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(VocoderChoice, "load", lambda *_: pytest.fail("a model was loaded"))
+    assert run(*argv, closed_folder / where, sound) == 1
+    assert f"{where}: cannot be written, for nothing may be put into {closed_folder}." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("rate", "words"), [(20_000, "not one sample is left"), (2**31 - 1, "cannot be resampled")])

@@ -9,7 +9,7 @@ import os
 from importlib import resources
 from pathlib import Path
 
-from ..audio import check_free, replacing
+from ..audio import check_folder, check_free, replacing
 from ..errors import InvalidAudioError, MissingDependencyError
 from .listening import Style, gradients, listening
 from .markup import duration, escape, listed
@@ -63,6 +63,7 @@ def check_writable(path: Path, *, overwrite: bool) -> None:
     if path.suffix.lower() not in ENDINGS:
         raise InvalidAudioError(f"{path}: a report is an .html file.")
     check_free(path, overwrite=overwrite)
+    check_folder(path)
 
 
 def page(comparison: Comparison, *, audio: Audio = "wav", title: str = "Vocoders compared") -> str:
