@@ -244,6 +244,9 @@ def test_a_choice_that_does_not_exist_is_one_line(argv, words, sound: Path, tmp_
         ["compare", "", "--vocoders", "toy"],
         ["compare", "x.wav", "--vocoders", "toy", "--report", ""],
         ["new-plugin", "mine", "-o", ""],
+        ["playground", "--port", "65536"],
+        ["playground", "--port", "-1"],
+        ["playground", "--port", "http"],
         ["weights", "fetch", "bigvgan", "--to", ""],
         ["weights", "convert", "bigvgan", "-o", ""],
     ],
@@ -364,6 +367,14 @@ def test_list_and_info_print_tables_and_json(capsys) -> None:
     assert "Did you mean 'bigvgan'" in capsys.readouterr().err
 
 
+def test_an_empty_name_is_no_name_left_out(capsys) -> None:
+    for argv in (["info", "toy", "--variant", ""], ["weights", "status", "toy", "--variant", ""]):
+        assert run(*argv) == 1
+        assert "no variant ''" in capsys.readouterr().err
+    assert run("weights", "status", "") == 1
+    assert "not by ''" in capsys.readouterr().err
+
+
 def test_list_imports_neither_torch_nor_a_plugin() -> None:
     script = (
         "import sys; from distill_core.cli import main; main(['list'])\n"
@@ -421,6 +432,9 @@ def test_what_is_no_sound_is_called_what_it_is(kind: str, tmp_path: Path, capsys
         ("--chunk-frames", "0", "whole number of 1 or more, not '0'"),
         ("--sample-rate", "x", "whole number of 1 or more, not 'x'"),
         ("--workers", "0", "whole number of 1 or more, not '0'"),
+        ("--gpus-per-worker", "-1", "a part of one GPU, or a whole number of them, not '-1'"),
+        ("--gpus-per-worker", "1.5", "a part of one GPU, or a whole number of them, not '1.5'"),
+        ("--gpus-per-worker", "x", "a part of one GPU, or a whole number of them, not 'x'"),
     ],
 )
 def test_numbers_that_can_never_work_are_wrong_usage(option: str, value: str, words: str, capsys) -> None:

@@ -19,12 +19,30 @@ def none_or_more(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A length of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"must be 0 or more seconds, not {text!r}")
+    return value
+
+
+def port(text: str) -> int:
+    """The number of a TCP port; 0 for any that is free."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
+    return value
+
+
+def gpus(text: str) -> float:
+    """What a worker takes of GPUs."""
+    from ..corpus.ray_engine import can_be_taken
+
+    value = _number(text)
+    if not can_be_taken(value):
+        raise argparse.ArgumentTypeError(f"must be 0, a part of one GPU, or a whole number of them, not {text!r}")
     return value
 
 
@@ -38,6 +56,13 @@ def path(text: str) -> str:
 def file(text: str) -> Path:
     """`path` as a `Path`, which would take an empty name for the folder one is in."""
     return Path(path(text))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _whole(text: str, least: int) -> int:

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     card = registry.card(args.name)
     candidate = registry.candidate(args.name)
-    variants = [card.variant(args.variant)] if args.variant else card.variants
+    variants = [card.variant(args.variant)] if args.variant is not None else card.variants
     if args.json:
         print_json(
             {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .arguments import port
+
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
@@ -14,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
         "file, and hear and see what a vocoder makes of it. Needs distill-core[playground].",
     )
     parser.add_argument("--vocoder", metavar="NAME", help="chosen at first (default: one that needs no download)")
-    parser.add_argument("--port", type=int, metavar="N", help="default: 7860 or the next free one; 0: any free one")
+    parser.add_argument("--port", type=port, metavar="N", help="default: 7860 or the next free one; 0: any free one")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.set_defaults(run=run)

@@ -20,7 +20,7 @@ from ..corpus.plan import MANIFEST_ENDINGS, Item, Plan, is_corpus, might_be_numb
 from ..corpus.ray_engine import RayEngine
 from ..device import PRECISIONS
 from ..errors import CorpusError, InvalidAudioError, OutputExistsError
-from .arguments import one_or_more, path
+from .arguments import gpus, one_or_more, path
 from .output import print_json, print_line, printable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
     cluster = parser.add_argument_group("several machines", "See docs/cluster.md.")
     cluster.add_argument("--engine", choices=["local", "ray"], default="local", help="ray: on Ray (default: local)")
     cluster.add_argument("--address", help="of Ray: local, auto, HOST:6379 or ray://HOST:10001")
-    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="what a worker of Ray's takes of a GPU")
+    cluster.add_argument("--gpus-per-worker", type=gpus, metavar="N", help="what a worker of Ray's takes of a GPU")
     parser.set_defaults(run=run)
 
 

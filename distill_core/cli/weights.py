@@ -138,8 +138,8 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
-    for card in [registry.card(args.name)] if args.name else registry.cards():
-        for variant in [card.variant(args.variant)] if args.variant else card.variants:
+    for card in [registry.card(args.name)] if args.name is not None else registry.cards():
+        for variant in [card.variant(args.variant)] if args.variant is not None else card.variants:
             yield card, variant
 
 

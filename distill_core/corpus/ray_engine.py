@@ -68,9 +68,7 @@ class RayEngine:
         address: str | None = None,
         gpus_per_worker: float | None = None,
     ) -> None:
-        if gpus_per_worker is not None and not (
-            0 <= gpus_per_worker <= 1 or gpus_per_worker % 1 == 0 < gpus_per_worker
-        ):
+        if gpus_per_worker is not None and not can_be_taken(gpus_per_worker):
             raise CorpusError(f"A worker takes 0, a part of one, or a whole number of GPUs, not {gpus_per_worker:g}.")
         # Every node has to come to the same vocoder, whatever else is installed there.
         name = registry.resolve(job.vocoder).name
@@ -170,6 +168,11 @@ def parcels(window: list[Batch], workers: int) -> list[Parcel]:
     """Batches in runs of one length: several for each worker, as far as there are so many."""
     size = max(1, min(_PARCEL, len(window) // (_PARCELS * workers)))
     return [window[i : i + size] for i in range(0, len(window), size)]
+
+
+def can_be_taken(gpus: float) -> bool:
+    """Whether a worker can take so much of GPUs: 0, a part of one, or a whole number."""
+    return 0 <= gpus <= 1 or gpus % 1 == 0 < gpus
 
 
 def _cores(threads: int) -> int:
