@@ -192,6 +192,8 @@ def plan(
 
 
 def _check_folder(output: str, what: str) -> None:
+    if output == "-":
+        raise InvalidAudioError("-: what is vocoded is not written to stdout; name a folder, or ./- for one called so.")
     if Path(output).suffix.lower() in AUDIO_FORMATS and not os.path.isdir(output):
         raise InvalidAudioError(f"{output}: {what} to write to, not one file.")
 

@@ -128,6 +128,7 @@ def test_fail_fast_begins_nothing_more_and_says_what_is_left(installed: None, tm
         (["{in}", "-o", "{tmp}/out", "--device", "cuda:77"], "cuda:77"),
         (["{in}", "-o", "{tmp}/out", "--subtype", "GSM_9000"], "GSM_9000"),
         (["{in}", "-o", "{tmp}/out.wav"], "need a folder"),
+        (["{in}", "-o", "-"], "-: what is vocoded is not written to stdout; name a folder"),
         (["{in}", "-o", "{in}"], "is an input as well"),
         (["{tmp}/nothing/*.wav", "-o", "{tmp}/out"], "no file matches"),
         (["{tmp}/list.jsonl", "-o", "{tmp}/out"], "line 2"),
