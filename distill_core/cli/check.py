@@ -32,12 +32,14 @@ def run(args: argparse.Namespace) -> int:
 
     live = sys.stderr.isatty()
     done = 0
+    width = len(f"{len(CHECKS)}/{len(CHECKS)} ") + max(len(check.name) for check in CHECKS)
 
     def show(result: Result) -> None:
         nonlocal done
         done += 1
         if live:
-            sys.stderr.write(f"\r\x1b[K{done}/{len(CHECKS)} {result.name}")
+            # Blanks wipe what was there on every terminal; an escape sequence is shown by some.
+            sys.stderr.write(f"\r{f'{done}/{len(CHECKS)} {result.name}':<{width}}")
             sys.stderr.flush()
 
     with contextlib.redirect_stdout(sys.stderr):  # a vocoder that prints fails a check, and does not spoil the JSON
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             precision=args.precision,
         )
     if live:
-        sys.stderr.write("\r\x1b[K")
+        sys.stderr.write(f"\r{'':{width}}\r")
     if args.json:
         print_json(report.to_dict())
     else:

@@ -378,6 +378,21 @@ def test_the_command_prints_counts_and_exits_by_the_outcome(monkeypatch, capsys)
     assert found["counts"]["failed"] == len([each for each in found["results"] if each["outcome"] == "failed"])
 
 
+def test_the_command_on_a_terminal_shows_how_far_it_is_and_wipes_that_without_escape_sequences(
+    monkeypatch, capsys
+) -> None:
+    from distill_core.testing import subject
+
+    monkeypatch.setattr(subject, "process_registry", planted.registry_of("Conforming"))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["check", "Conforming"]) == 0
+    shown = capsys.readouterr().err
+    _, *steps, blank, rest = shown.split("\r")
+    assert [step.split()[0] for step in steps] == [f"{n}/{len(CHECKS)}" for n in range(1, len(CHECKS) + 1)]
+    assert len({len(step) for step in (*steps, blank)}) == 1 and blank.isspace() and not rest
+    assert "\x1b" not in shown
+
+
 def test_the_command_on_an_unknown_name_is_one_line(capsys) -> None:
     assert main(["check", "nothing-of-this-name"]) == 1
     captured = capsys.readouterr()
