@@ -178,9 +178,11 @@ def load_failure(candidate: Candidate, error: BaseException) -> PluginError:
 
 
 def _broken(candidate: Candidate, what: str) -> PluginBrokenError:
-    name = candidate.name or candidate.module
+    who = f"The vocoder {candidate.name!r} ({candidate.origin})"
+    if not candidate.name:  # it is being registered by hand: which vocoders it has is not known yet
+        who = f"The plug-in {candidate.module!r}"
     return PluginBrokenError(
-        f"The vocoder {name!r} ({candidate.origin}) cannot be used: {what}.",
+        f"{who} cannot be used: {what}.",
         distribution=candidate.distribution or None,
     )
 

@@ -613,6 +613,13 @@ def test_a_plugin_that_fails_a_check_by_hand_changes_nothing() -> None:
     assert registry.plugin_manager.list_name_plugin() == []
 
 
+@pytest.mark.parametrize("what", [None, 5, "my_package.plugin"])
+def test_what_is_no_plugin_is_not_called_a_vocoder(what) -> None:
+    words = f"^The plug-in '{type(what).__name__}' cannot be used: .* implements no hook: it needs a @hookimpl"
+    with pytest.raises(errors.PluginBrokenError, match=words):
+        Registry(find=Discovery).register(what)
+
+
 def test_refresh_sees_what_was_installed_since(modules) -> None:
     modules("good_plugin", toy.card("toy"))
     installed: list[Candidate] = []

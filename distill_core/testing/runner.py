@@ -95,7 +95,8 @@ class Report:
         """One line: how many ran, passed, failed and were skipped, and why."""
         counts = self.counts
         seconds = sum(result.seconds for result in self.results)
-        line = f"{counts['run']} checks ran in {seconds:.1f} s: {counts['passed']} passed, {counts['failed']} failed"
+        ran = "1 check" if counts["run"] == 1 else f"{counts['run']} checks"
+        line = f"{ran} ran in {seconds:.1f} s: {counts['passed']} passed, {counts['failed']} failed"
         if not self.skipped:
             return f"{line}, none skipped"
         reasons = Counter(result.detail for result in self.skipped)

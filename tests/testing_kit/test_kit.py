@@ -12,7 +12,7 @@ import torch
 from distill_core import MelSpec, Registry, Variant, errors
 from distill_core.cli import main
 from distill_core.discovery import Candidate, Discovery
-from distill_core.testing import CHECKS, Subject, VocoderConformance, conformance, run_checks
+from distill_core.testing import CHECKS, Report, Subject, VocoderConformance, conformance, run_checks
 from tests import checkpoints, toy
 from tests.conftest import ROOT
 from tests.testing_kit import planted
@@ -376,6 +376,12 @@ def test_the_command_prints_counts_and_exits_by_the_outcome(monkeypatch, capsys)
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False
     assert found["counts"]["failed"] == len([each for each in found["results"] if each["outcome"] == "failed"])
+
+
+def test_one_check_ran_and_two_checks_ran() -> None:
+    results = run_checks("Conforming", registry=planted.registry_of("Conforming")).passed
+    lines = [Report("x", "x", "x", results[:count]).summary for count in (1, 2)]
+    assert lines[0].startswith("1 check ran in") and lines[1].startswith("2 checks ran in")
 
 
 def test_the_command_on_a_terminal_shows_how_far_it_is_and_wipes_that_without_escape_sequences(
