@@ -6,6 +6,25 @@ from typing import Any
 
 import torch
 
+from .errors import DistillError
+
+
+def check_unmasked(array: Any, what: str, error: type[DistillError]) -> None:
+    """See that no values of a numpy array are masked: `tensor_of` would take what the mask hides for values.
+
+    Args:
+        array: whatever is to become a tensor.
+        what: it is, for the message.
+        error: the class of the error to raise.
+    """
+    import numpy as np
+
+    if isinstance(array, np.ma.MaskedArray) and (hidden := np.ma.count_masked(array)):
+        raise error(
+            f"{what} must say what every value is; of this array, {hidden} of {array.size} are masked. "
+            "array.filled(value) puts a value there, array.data shows what is hidden."
+        )
+
 
 def tensor_of(array: Any) -> torch.Tensor:
     """The numbers of an array as a tensor on the CPU, which shares their memory where torch can.

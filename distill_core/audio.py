@@ -137,8 +137,9 @@ def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
     """[samples, channels] in float32 or float64."""
     import torch
 
-    from .arrays import tensor_of
+    from .arrays import check_unmasked, tensor_of
 
+    check_unmasked(wave, f"{path}: a waveform", InvalidAudioError)
     try:
         audio = wave.detach() if isinstance(wave, torch.Tensor) else tensor_of(wave)
     except (TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .arrays import tensor_of
+from .arrays import check_unmasked, tensor_of
 from .errors import InvalidMelError, OptionError, PluginError
 from .mel.spec import MelSpec
 
@@ -31,6 +31,7 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
     if not isinstance(mel, torch.Tensor):
         if not hasattr(mel, "__array_interface__"):
             raise InvalidMelError(f"A mel must be a torch tensor {expected}, not {type(mel).__name__}.")
+        check_unmasked(mel, "A mel", InvalidMelError)
         try:
             mel = tensor_of(mel)
         except TypeError as error:

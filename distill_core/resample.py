@@ -164,8 +164,9 @@ def resample(wave: Tensor | NDArray[Any], source_rate: int, target_rate: int) ->
     """
     import torch
 
-    from .arrays import tensor_of
+    from .arrays import check_unmasked, tensor_of
 
+    check_unmasked(wave, "A waveform", InvalidAudioError)
     if not isinstance(wave, torch.Tensor):
         try:
             wave = tensor_of(wave)

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill_core import ModuleVocoder, VocoderBase, errors
+from distill_core.audio import write_audio
+from distill_core.resample import resample
 from tests import toy
 from tests.toy import HALO, MEL, ToyVocoder
 
@@ -219,6 +221,23 @@ def test_numpy_arrays_of_any_kind_go_in(kind: str, recwarn: pytest.WarningsRecor
     streamed = torch.cat(list(ToyVocoder().stream([array[..., :9], array[..., 9:]])), dim=-1)
     torch.testing.assert_close(streamed, want)
     assert not recwarn.list
+
+
+def test_what_a_mask_hides_is_not_taken_for_values(tmp_path) -> None:
+    mel = np.ma.masked_array(toy.mel(1, 20).numpy(), mask=False)
+    mel.mask[0, 2, 3:5] = True
+    words = "2 of 100 are masked. .*filled"
+    for call in (ToyVocoder().mel_to_waveform, lambda bad: list(ToyVocoder().stream([bad]))):
+        with pytest.raises(errors.InvalidMelError, match=f"A mel .*{words}"):
+            call(mel)
+    wave = mel.reshape(-1)
+    written = tmp_path / "out.wav"
+    takers = (toy.MEL.analyze, lambda bad: resample(bad, 8000, 16000), lambda bad: write_audio(written, bad, 8000))
+    for call in takers:
+        with pytest.raises(errors.InvalidAudioError, match=f"waveform .*{words}"):
+            call(wave)
+    unmasked = np.ma.masked_array(mel.data)
+    assert torch.equal(ToyVocoder().mel_to_waveform(unmasked), ToyVocoder().mel_to_waveform(mel.data))
 
 
 def test_numbers_beyond_float32_never_reach_the_model() -> None:

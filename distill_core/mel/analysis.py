@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arrays import tensor_of
+from ..arrays import check_unmasked, tensor_of
 from ..errors import InvalidAudioError
 from .filters import filterbank
 from .spec import MelSpec
@@ -82,6 +82,7 @@ def expand(mel: Tensor, spec: MelSpec) -> Tensor:
 
 def _checked(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
     """`waveform` as finite `[B, samples]` in float32 or float64."""
+    check_unmasked(waveform, "A waveform", InvalidAudioError)
     try:
         audio = waveform if isinstance(waveform, Tensor) else tensor_of(waveform)
     except (TypeError, ValueError, RuntimeError) as error:
