@@ -58,6 +58,22 @@ def select_device(spec: str | torch.device = "auto", *, among: Sequence[str] = K
     raise DeviceError(f"None of the devices this vocoder runs on ({', '.join(among)}) is usable here.")
 
 
+def parsed(device: str | torch.device) -> torch.device:
+    """A device by its name, whether or not it is here.
+
+    Raises:
+        DeviceError: torch knows no such device; "auto" is none.
+    """
+    import torch
+
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise DeviceError(
+            f"There is no device {device!r}: write cuda, cuda:N, mps or cpu. select_device('auto') chooses one."
+        ) from error
+
+
 def why_unusable(device: torch.device) -> str | None:
     """None if a small matrix product on the device comes out right, else what went wrong."""
     import torch

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from .card import Variant
 from .checks import check_returned, checked_chunk_frames
-from .device import check_precision
+from .device import check_precision, parsed
 from .engines.channels_last import EngineUnavailable
 from .engines.selection import (
     CHANNELS_LAST,
@@ -57,6 +57,7 @@ class ModuleVocoder(VocoderBase):
             the channels-last engine has packed the weights, and made again when `model` or `to` asks for it.
 
     Raises:
+        TypeError, ValueError, DeviceError: as `VocoderBase`.
         PrecisionError: fp16 on a CPU, or bf16 on one that would have to emulate it.
         EngineError: an unknown engine, or one asked for by name that cannot run here.
         OptionError: `chunk_frames` is no whole number of 1 or more.
@@ -78,7 +79,7 @@ class ModuleVocoder(VocoderBase):
         reload: Callable[[], torch.nn.Module] | None = None,
         **base: Any,
     ) -> None:
-        device = torch.device(device)
+        device = parsed(device)
         self.check_placement(device=device, precision=precision, chunk_frames=chunk_frames, engine=engine)
         self._asked, self._engine = precision, engine
         super().__init__(
@@ -112,9 +113,9 @@ class ModuleVocoder(VocoderBase):
         """See that there can be such a vocoder, before its weights are downloaded or read.
 
         Raises:
-            PrecisionError, EngineError, OptionError: as the constructor.
+            DeviceError, PrecisionError, EngineError, OptionError: as the constructor.
         """
-        kind = torch.device(device).type
+        kind = parsed(device).type
         check_engine(engine)
         check_precision(precision)
         if kind == "cpu" and (reason := cls._why_not_on_cpu(precision, engine)):

@@ -10,7 +10,7 @@ import abc
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -25,7 +25,7 @@ from .checks import (
     checked_pieces,
     is_whole,
 )
-from .device import select_device
+from .device import check_precision, parsed, select_device
 from .errors import DistillError, PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
 from .mel import detect
@@ -45,6 +45,17 @@ _OPENING_FRAMES = 64
 """How much of a stream is looked at to tell whether its mels are in the right format."""
 
 
+class _Unset:
+    """Stands for what `VocoderBase.__init__` sets, for a subclass that does not call it."""
+
+    def __get__(self, vocoder: Any, owner: type) -> Any:
+        if vocoder is None:
+            return self
+        raise PluginError(
+            f"{owner.__name__}.__init__ does not call super().__init__(variant, halo=…), which a VocoderBase needs."
+        )
+
+
 class VocoderBase(abc.ABC):
     """A vocoder: mel spectrograms in, waveforms out.
 
@@ -55,7 +66,16 @@ class VocoderBase(abc.ABC):
         precision: what it computes in; the waveform is float32 in any case.
         chunk_frames: how many frames (of all rows of a batch together) go through the model at once,
             halo not counted. Bounds memory; the result does not depend on it.
+
+    Raises:
+        TypeError: `variant` is no `Variant`.
+        ValueError: `halo` is no whole number of 0 or more.
+        DeviceError, PrecisionError: an unknown device or precision.
+        OptionError: `chunk_frames` is no whole number of 1 or more.
     """
+
+    _variant = cast(Variant, _Unset())
+    _device = cast(torch.device, _Unset())
 
     def __init__(
         self,
@@ -66,12 +86,17 @@ class VocoderBase(abc.ABC):
         precision: str = "fp32",
         chunk_frames: int = DEFAULT_CHUNK_FRAMES,
     ) -> None:
+        if not isinstance(variant, Variant):
+            raise TypeError(
+                f"{type(self).__name__} takes the Variant it is loaded as, not a {type(variant).__name__}: pass on the "
+                "one that the factory is given, or make one, Variant(name, mel, sample_rate)."
+            )
         self._variant = variant
         if not is_whole(halo) or halo < 0:
             raise ValueError(f"halo must be a whole number of frames, 0 or more, not {halo!r}.")
         self._halo = int(halo)
-        self._device = torch.device(device)
-        self._precision = precision
+        self._device = parsed(device)
+        self._precision = check_precision(precision)
         self.chunk_frames = chunk_frames
         # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
         # while the model moves from one device to another.

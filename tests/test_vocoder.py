@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import logging
 import pickle
@@ -363,11 +364,41 @@ def test_a_halo_is_a_number_of_frames(halo) -> None:
         ModuleVocoder(toy.ToyModel(), toy.VARIANT, halo=halo)
 
 
-def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
-    class Bare(VocoderBase):
-        def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
-            return mel.new_zeros(mel.shape[0], mel.shape[2] * self.hop_length)
+class Bare(VocoderBase):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return mel.new_zeros(mel.shape[0], mel.shape[2] * self.hop_length)
 
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"variant": MEL}, TypeError, "takes the Variant it is loaded as, not a MelSpec"),
+        ({"variant": toy.card()}, TypeError, r"not a VocoderCard: .*Variant\(name, mel, sample_rate\)"),
+        ({"precision": "bogus"}, errors.PrecisionError, "no precision 'bogus': write fp32"),
+        ({"device": "gpu"}, errors.DeviceError, "no device 'gpu': write cuda"),
+        ({"device": None}, errors.DeviceError, "no device None"),
+        ({"device": "auto"}, errors.DeviceError, r"select_device\('auto'\) chooses one"),
+    ],
+)
+def test_arguments_that_no_vocoder_can_have_are_refused_at_once(arguments, error, words) -> None:
+    arguments = {"variant": toy.VARIANT, "halo": 0, **arguments}
+    for make in (Bare, functools.partial(ModuleVocoder, toy.ToyModel())):
+        with pytest.raises(error, match=words):
+            make(**arguments)
+
+
+def test_a_back_end_that_does_not_call_super_is_told_so() -> None:
+    class Forgetful(Bare):
+        def __init__(self) -> None:
+            pass
+
+    words = r"Forgetful.__init__ does not call super\(\).__init__\(variant, halo=…\)"
+    for use in (lambda vocoder: vocoder.mel_to_waveform(toy.mel()), lambda vocoder: vocoder.device):
+        with pytest.raises(errors.PluginError, match=words):
+            use(Forgetful())
+
+
+def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
     vocoder = Bare(toy.VARIANT, halo=0)
     assert vocoder.mel_to_waveform(toy.mel()).shape == (2, 1, 800)
     with pytest.raises(errors.PluginError, match="Bare cannot be moved.*`_move`"):
