@@ -116,6 +116,9 @@ class VocoderCard:
             )
         if not isinstance(self.factory, str) or not _FACTORY.match(self.factory):
             raise ValueError(f"VocoderCard.factory must read 'package.module:callable', not {self.factory!r}.")
+        for field in ("summary", "license", "homepage"):
+            if not isinstance(value := getattr(self, field), str):
+                raise ValueError(f"VocoderCard.{field} must be a line of text, not {value!r}.")
         variants = _listed(self.variants)
         if not variants or not all(isinstance(variant, Variant) for variant in variants):
             one = ": write variants=[…] around the one" if isinstance(self.variants, Variant) else ""

@@ -13,7 +13,7 @@ from .analysis import compress
 from .compare import check_convertible
 from .conversion import Conversion
 from .inversion import Inversion, band_values, finish
-from .spec import MelSpec
+from .spec import MelSpec, counted
 from .timing import FrameClock
 
 # Of a band, in a source's magnitudes or powers: no sum of it or its squares comes near the end of float32.
@@ -93,8 +93,11 @@ class MelAdapter:
         """How many target frames so many source frames become: their duration, rounded up.
 
         T frames of a centred format, such as the app's, last (T - 1) hops, as for an inverse STFT.
+
+        Raises:
+            InvalidMelError: it is no whole number.
         """
-        return self._clock.duration(n_source_frames)
+        return self._clock.duration(counted(n_source_frames, "frames", InvalidMelError))
 
     def window(self, start: int, stop: int, total: int | None) -> tuple[int, int]:
         """The source frames [lo, hi) that target frames [start, stop) depend on.

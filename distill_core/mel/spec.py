@@ -8,12 +8,13 @@ this module loads no torch.
 from __future__ import annotations
 
 import math
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import CheckpointError, MelFormatError
+from ..errors import CheckpointError, InvalidAudioError, MelFormatError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -221,7 +222,12 @@ class MelSpec:
         return silence(self)
 
     def frames(self, samples: int) -> int:
-        """How many frames `analyze` makes of so many samples; 0 if they are too few to be analysed."""
+        """How many frames `analyze` makes of so many samples; 0 if they are too few to be analysed.
+
+        Raises:
+            InvalidAudioError: `samples` is no whole number.
+        """
+        samples = counted(samples, "samples", InvalidAudioError)
         if samples <= self.padding:
             return 0
         return max(0, (samples + 2 * self.padding - self.n_fft) // self.hop_length + 1)
@@ -260,6 +266,21 @@ class MelSpec:
         names = [field.name for field in fields(self)]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def counted(value: Any, what: str, error: type[ValueError]) -> int:
+    """`value` as an int; numpy's integers and 22050.0 pass, booleans, text and fractions do not.
+
+    Raises:
+        ValueError: the `error` given, naming the value.
+    """
+    try:
+        number = int(value) if isinstance(value, float) else operator.index(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None or number != value or isinstance(value, bool):
+        raise error(f"The number of {what} must be a whole number, not {value!r}.")
+    return number
 
 
 def _whole(name: str, value: Any) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, WeightsNotFoundError
+from ..errors import CheckpointError, OptionError, WeightsNotFoundError
 from . import folded
 from .checkpoint import CheckpointFile, read_checkpoint, read_config, unwrap
 from .hub import ensure
@@ -89,6 +89,7 @@ def load_checkpoint(
         WeightsNotFoundError: no such folder or file, no `config.json`, no checkpoint.
         UnsafeCheckpointError: the file would run code; see `read_checkpoint`.
         CheckpointError: the file is damaged or holds something else; see `read_checkpoint`.
+        OptionError: `weights` is none of these.
         WeightsError: see `ensure`.
     """
     names = names or [name for name in (pin.files if pin else ()) if name != CONFIG]
@@ -97,6 +98,10 @@ def load_checkpoint(
         # What is done to the caller's tensors afterwards is not done to the vocoder's.
         return Checkpoint(_apart(held.state_dict), held.config, "a state dict")
     if weights is not None:
+        if not isinstance(weights, str | os.PathLike):
+            raise OptionError(
+                f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
+            )
         path = Path(weights).expanduser()
         try:
             if path.is_dir():

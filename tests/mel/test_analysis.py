@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core.errors import InvalidAudioError
-from distill_core.mel import MelSpec
+from distill_core.errors import InvalidAudioError, InvalidMelError
+from distill_core.mel import MelAdapter, MelSpec
 
 SPECS = [MelSpec.preset(name) for name in MelSpec.presets()]
 NVIDIA = MelSpec.preset("bigvgan-44khz-128band-512x")
@@ -31,6 +31,21 @@ def test_frames_is_what_analyze_returns_for_odd_sizes_too(center: bool, n_fft: i
     spec = dataclasses.replace(NVIDIA, n_fft=n_fft, win_length=n_fft, hop_length=hop, center=center, n_mels=3)
     for samples in range(n_fft, 3 * n_fft, max(1, n_fft // 7)):
         assert spec.analyze(torch.zeros(samples)).shape[-1] == spec.frames(samples)
+
+
+@pytest.mark.parametrize("count", ["a", None, 2.5, float("nan"), True, [4]])
+def test_only_whole_numbers_are_counted(count) -> None:
+    with pytest.raises(InvalidAudioError, match="number of samples must be a whole number, not "):
+        NVIDIA.frames(count)
+    with pytest.raises(InvalidMelError, match="number of frames must be a whole number, not "):
+        MelAdapter(NVIDIA, NVIDIA).out_frames(count)
+
+
+def test_any_whole_number_is_counted_as_an_int() -> None:
+    for count in (44100, 44100.0, np.int32(44100), torch.tensor(44100)):
+        assert (frames := NVIDIA.frames(count)) == 86 and type(frames) is int
+    assert type(MelAdapter(NVIDIA, NVIDIA).out_frames(np.float64(7))) is int
+    assert NVIDIA.frames(-1) == 0
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=MelSpec.presets())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill_core.errors import CheckpointError, UnsafeCheckpointError, WeightsNotFoundError
+from distill_core.errors import CheckpointError, OptionError, UnsafeCheckpointError, WeightsNotFoundError
 from distill_core.weights import check_state_dict, load_checkpoint, read_checkpoint, read_config
 from distill_core.weights.source import stamp
 
@@ -252,6 +252,8 @@ def test_what_weights_may_be(tmp_path: Path) -> None:
     for weights, said in ((tmp_path / "nothing", "There is no"), (None, "not on the Hub")):
         with pytest.raises(WeightsNotFoundError, match=said):
             load_checkpoint(weights)
+    with pytest.raises(OptionError, match="takes a folder, a file or a state dict .*, not int"):
+        load_checkpoint(5)
 
 
 def test_which_file_of_a_folder(tmp_path: Path) -> None:
