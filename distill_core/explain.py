@@ -80,7 +80,7 @@ class Explanation:
     """Everything known about one name; `str()` of it is the story.
 
     Args:
-        name: the name that was asked about.
+        name: the name that was asked about; for "auto" the one it means.
         usable: `registry.get(name)` finds exactly one plug-in that passes every check.
         summary: the outcome in one sentence.
         candidates: all offers of the name, the one that is used first where there is one.
@@ -121,12 +121,20 @@ class Explanation:
 
 
 def explain(registry: Registry, name: str) -> Explanation:
-    """The story of one name; see `Registry.explain`.
+    """The story of one name, or of the one that "auto" means; see `Registry.explain`.
 
     Raises:
         DistillError: a `DISTILL_VOCODER…` variable cannot be read.
     """
     settings = registry.settings
+    notes = []
+    if name == "auto":
+        try:
+            resolution = registry.resolve(name)
+        except UnknownVocoderError as error:
+            return Explanation(name, False, str(error))
+        name = resolution.name
+        notes.append(f"'auto' means {name}: {resolution.reason}.")
     offers = registry.candidates(name)
     ignored = [] if settings.autoload else [each for each in registry.ignored() if each.name == name]
     leftovers = _leftovers(registry, name, [*offers, *ignored])
@@ -146,7 +154,8 @@ def explain(registry: Registry, name: str) -> Explanation:
     else:
         summary = stories[0].verdict
     preferred = settings.preferred.get(name)
-    notes = [f"DISTILL_VOCODER_PREFER prefers {preferred}."] if preferred else []
+    if preferred:
+        notes.append(f"DISTILL_VOCODER_PREFER prefers {preferred}.")
     return Explanation(name, usable, summary, tuple(stories), leftovers, advice, tuple(notes))
 
 

@@ -375,6 +375,15 @@ def test_an_empty_name_is_no_name_left_out(capsys) -> None:
     assert "not by ''" in capsys.readouterr().err
 
 
+def test_auto_has_information_and_weights_like_the_one_it_means(capsys) -> None:
+    for argv in (["info"], ["weights", "status"]):
+        printed = []
+        for name in ("auto", registry.resolve("auto").name):
+            assert run(*argv, name) == 0
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1]
+
+
 def test_list_imports_neither_torch_nor_a_plugin() -> None:
     script = (
         "import sys; from distill_core.cli import main; main(['list'])\n"

@@ -151,6 +151,15 @@ def test_an_unknown_name_tells_what_is_close(plugin) -> None:
     assert "DISTILL_VOCODERS_DISABLE" in str(hidden)
 
 
+def test_auto_is_the_one_it_means(plugin) -> None:
+    registry = registry_of(offer("toy", plugin("good_plugin", toy.card())))
+    story = registry.explain("auto")
+    assert (story.name, story.usable, verdicts(registry, "auto")) == ("toy", True, [("toy-dist", "ready")])
+    assert story.notes == ("'auto' means toy: installed; bigvgan is not.",)
+    nothing = registry_of().explain("auto")
+    assert not nothing.usable and str(nothing).startswith("auto: No vocoder is installed. Install one: ")
+
+
 def test_metadata_that_was_left_over_is_named(plugin) -> None:
     duplicates = [
         Duplicate("toy-dist", "0.9", "/early/toy_dist-0.9.dist-info", empty=True),

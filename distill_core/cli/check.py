@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
         help="check a vocoder against the contract",
         description="Runs the conformance kit: a few hundred frames through the vocoder. Exit code 1 if a check fails.",
     )
-    parser.add_argument("name", help="a name from `distill-vocoder list`")
+    parser.add_argument("name", help="a name from `distill-vocoder list`, or auto")
     parser.add_argument("--variant", help="one of the vocoder's variants")
     parser.add_argument("--weights", metavar="PATH", type=path, help="a folder or checkpoint of your own")
     parser.add_argument("--device", default="cpu", help="auto, cuda, cuda:N, mps or cpu (default: cpu)")

@@ -15,7 +15,7 @@ def add_parser(subparsers: Any) -> None:
         help="tell why a vocoder can or cannot be used",
         description="Every offer of a name, what became of it, and what to do. Exit code 1 if it cannot be used.",
     )
-    parser.add_argument("name", help="a vocoder's name, installed or not")
+    parser.add_argument("name", help="a vocoder's name, installed or not, or auto")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

@@ -14,15 +14,15 @@ from .output import print_json, print_line
 
 def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("info", help="describe a vocoder, its variants and mel formats")
-    parser.add_argument("name", help="a name from `distill-vocoder list`")
+    parser.add_argument("name", help="a name from `distill-vocoder list`, or auto")
     parser.add_argument("--variant", help="this variant only")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    card = registry.card(args.name)
-    candidate = registry.candidate(args.name)
+    candidate = registry.candidate(registry.resolve(args.name).name)
+    card = registry.activate(candidate)
     variants = [card.variant(args.variant)] if args.variant is not None else card.variants
     if args.json:
         print_json(

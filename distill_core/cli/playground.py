@@ -27,6 +27,6 @@ def run(args: argparse.Namespace) -> int:
     from ..registry import registry
 
     if args.vocoder is not None:
-        registry.candidate(args.vocoder)  # a name that does not exist is said here, not on the page
+        args.vocoder = registry.resolve(args.vocoder).name  # a name that does not exist is said here, not on the page
     serve(host=args.host, port=args.port, open_browser=args.open, vocoder=args.vocoder)
     return 0

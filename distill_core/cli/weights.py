@@ -138,7 +138,7 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
-    for card in [registry.card(args.name)] if args.name is not None else registry.cards():
+    for card in [registry.card(registry.resolve(args.name).name)] if args.name is not None else registry.cards():
         for variant in [card.variant(args.variant)] if args.variant is not None else card.variants:
             yield card, variant
 

@@ -126,7 +126,7 @@ def run_checks(
     """Check one vocoder against every promise of the contract.
 
     Args:
-        name: the vocoder's name.
+        name: the vocoder's name, or "auto".
         registry: where to look for it; by default the process-wide registry.
         on_result: called with each result as it comes.
         **arguments: as for `registry.get`; the device is the CPU unless `device=` says otherwise.
@@ -136,7 +136,7 @@ def run_checks(
         UnknownVariantError, DeviceError, PrecisionError, WeightsNotFoundError: it cannot be had as asked for.
     """
     subject = Subject(name, registry, **arguments)
-    origin = subject.registry.candidates(name) or [subject.candidate]  # an unknown name is no broken promise
+    origin = subject.registry.candidates(subject.name) or [subject.candidate]  # an unknown name is no broken promise
     _check_asked_for(subject)
     results = []
     for check in CHECKS:
@@ -145,7 +145,7 @@ def run_checks(
         if on_result is not None:
             on_result(result)
     loaded = subject._vocoder
-    return Report(name, repr(loaded) if loaded is not None else "not loaded", origin[0].origin, tuple(results))
+    return Report(subject.name, repr(loaded) if loaded is not None else "not loaded", origin[0].origin, tuple(results))
 
 
 def _check_asked_for(subject: Subject) -> None:

@@ -30,15 +30,15 @@ class Subject:
     """A vocoder by name, and what it takes to load it.
 
     Args:
-        name: the vocoder's name.
+        name: the vocoder's name, or "auto".
         registry: where to look for it; by default the process-wide registry.
         **arguments: for `registry.get`, such as `variant=`, `weights=`; `weights` may be a function that
             makes them. The device is the CPU unless `device=` says otherwise.
     """
 
     def __init__(self, name: str, registry: Registry | None = None, **arguments: Any) -> None:
-        self.name = name
         self.registry = process_registry if registry is None else registry
+        self.name = self.registry.resolve(name).name if name == "auto" else name
         self._arguments = {"device": "cpu", **arguments}
         self.printed = ""
         self.done_to_random_numbers = ""

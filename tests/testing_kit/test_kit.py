@@ -378,6 +378,11 @@ def test_the_command_prints_counts_and_exits_by_the_outcome(monkeypatch, capsys)
     assert found["counts"]["failed"] == len([each for each in found["results"] if each["outcome"] == "failed"])
 
 
+def test_auto_is_the_one_it_means() -> None:
+    report = run_checks("auto", registry=planted.registry_of("Conforming"))
+    assert (report.vocoder, report.ok) == ("Conforming", True)
+
+
 def test_one_check_ran_and_two_checks_ran() -> None:
     results = run_checks("Conforming", registry=planted.registry_of("Conforming")).passed
     lines = [Report("x", "x", "x", results[:count]).summary for count in (1, 2)]
