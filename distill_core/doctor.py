@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .discovery import normalized
 from .errors import DistillError
-from .explain import Explanation, leftover_line
+from .explain import Explanation, hiding_nothing, leftover_line
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -171,6 +171,7 @@ def _vocoders(registry: Registry) -> tuple[tuple[Explanation, ...], list[str]]:
         problems += [f"{each.reason} {each.advice}" for each in failing]
         problems += [advice for advice in story.advice if advice not in problems]
     problems += [leftover_line(each) for each in registry.discovery.duplicates if each.empty]
+    problems += hiding_nothing(registry).values()
     offered = {normalized(each.distribution) for each in (*registry.candidates(), *registry.ignored())}
     for wanted, distribution in settings.preferred.items():
         if normalized(distribution) not in offered:

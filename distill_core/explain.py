@@ -18,6 +18,7 @@ from .card import VocoderCard
 from .discovery import Candidate, Duplicate, normalized
 from .errors import DistillError, PluginApiError, PluginConflictError, PluginError, UnknownVocoderError
 from .states import VariantState, variant_state
+from .suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -156,7 +157,22 @@ def explain(registry: Registry, name: str) -> Explanation:
     preferred = settings.preferred.get(name)
     if preferred:
         notes.append(f"DISTILL_VOCODER_PREFER prefers {preferred}.")
+    notes += [line for slip, line in hiding_nothing(registry).items() if name in (slip, *closest(slip, [name]))]
     return Explanation(name, usable, summary, tuple(stories), leftovers, advice, tuple(notes))
+
+
+def hiding_nothing(registry: Registry) -> dict[str, str]:
+    """Entries of `DISTILL_VOCODERS_DISABLE` that hide nothing and look like a slip: entry -> one line on it.
+
+    One that resembles no vocoder here may be meant for another installation, and does no harm.
+    """
+    here = {candidate.name for candidate in (*registry.candidates(), *registry.ignored())}
+    slips = sorted(registry.settings.disabled - here - set(catalog.KNOWN_DISTRIBUTIONS))
+    return {
+        slip: f"DISTILL_VOCODERS_DISABLE names {slip!r}, and no vocoder here is called so: it hides nothing.{meant}"
+        for slip in slips
+        if (meant := did_you_mean(slip, here))
+    }
 
 
 def leftover_line(leftover: Duplicate) -> str:

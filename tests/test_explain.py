@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from distill_core import Registry, Variant, WeightsPin, errors, hookimpl
+from distill_core import Registry, Variant, WeightsPin, doctor, errors, hookimpl
 from distill_core.cli import main
 from distill_core.discovery import Candidate, Discovery, Duplicate, discover
 from distill_core.doctor import diagnose
@@ -118,6 +118,18 @@ def test_a_hidden_one_is_not_even_imported() -> None:
     off = registry_of(offer("toy", "harmful_plugin_module"), environ={"DISTILL_VOCODERS_AUTOLOAD": "no"})
     assert verdicts(off) == [("toy-dist", "blocked")]
     assert "DISTILL_VOCODERS_AUTOLOAD" in str(off.explain("toy"))
+
+
+def test_an_entry_that_hides_nothing_is_told_with_the_name_that_may_be_meant(plugin) -> None:
+    offers = [offer(name, plugin(f"{name}_plugin", toy.card(name))) for name in ("toy", "other")]
+    registry = registry_of(*offers, environ={"DISTILL_VOCODERS_DISABLE": "Toy,elsewhere,bigvgan"})
+    line = "DISTILL_VOCODERS_DISABLE names 'Toy', and no vocoder here is called so: it hides nothing. "
+    line += "Did you mean 'toy'?"
+    story = registry.explain("toy")
+    assert story.usable and story.notes == (line,)
+    assert registry.explain("Toy").notes == (line,)
+    assert registry.explain("other").notes == ()
+    assert doctor._vocoders(registry)[1] == [line]
 
 
 def test_a_conflict_shows_which_of_the_two_would_work(plugin) -> None:
