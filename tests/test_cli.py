@@ -210,6 +210,23 @@ def test_nothing_is_loaded_for_files_that_are_not_there(tmp_path: Path, capsys, 
     assert captured.err.count("no such file") == 2
 
 
+def test_offline_it_is_told_which_vocoder_needs_no_download(sound: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    for name, value in (("HF_HUB_CACHE", str(tmp_path / "hub")), ("HF_HUB_OFFLINE", True)):
+        monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv(name, str(value))  # for the processes that do a corpus
+    hint = "No download is needed for --vocoder hifigan"
+    for argv, told in (
+        ([sound, "-o", tmp_path / "out.wav"], True),
+        ([sound, "-o", tmp_path / "out/", "--workers", 1], True),
+        ([sound, "-o", tmp_path / "out.wav", "--vocoder", "bigvgan"], False),
+    ):
+        assert run("vocode", *argv) == 1
+        error = capsys.readouterr().err
+        assert "HF_HUB_OFFLINE forbids the network" in error and (hint in error) is told
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [

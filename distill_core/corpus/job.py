@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import WeightsDownloadError, WeightsOfflineError
 from ..registry import registry
+from ..states import variant_state
 from .plan import Item
 
 if TYPE_CHECKING:
@@ -90,7 +92,17 @@ class VocodeJob:
         """
         from .runner import Runner
 
-        return Runner(self)
+        try:
+            return Runner(self)
+        except (WeightsOfflineError, WeightsDownloadError) as error:
+            raise type(error)(f"{error}{self._without_download()}") from error
+
+    def _without_download(self) -> str:
+        """What could be asked for instead, where nobody asked for the vocoder that cannot be had."""
+        if self.vocoder != "auto" or self.variant is not None:
+            return ""
+        here = [card.name for card in registry.cards() if variant_state(card.variant(), "").state in ("cached", "none")]
+        return f" No download is needed for --vocoder {' or --vocoder '.join(here)}." if here else ""
 
     @property
     def settings(self) -> str:
