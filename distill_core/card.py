@@ -65,7 +65,11 @@ class Variant:
         """
         mel = self.mel if config is None else MelSpec.from_config(config)
         described = replace(self, mel=mel, sample_rate=mel.sample_rate)
-        return replace(described, name=f"{self.name} (own weights)", weights=None, parameters=0) if own else described
+        if not own:
+            return described
+        # What was trained on other mels has nothing of this variant but the plug-in that runs it.
+        name = f"{self.name} (own weights)" if mel == self.mel else "own weights"
+        return replace(described, name=name, weights=None, parameters=0)
 
 
 @dataclass(frozen=True)

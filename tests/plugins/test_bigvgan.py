@@ -65,7 +65,9 @@ def test_a_folder_a_file_and_a_state_dict_load_the_same(files, tmp_path) -> None
     vocoder = registry.get("bigvgan", device="cpu", weights=folder)
     assert vocoder.sample_rate == 22050
     assert vocoder.mel.fmax == 8000
-    assert "own weights" in vocoder.variant.name
+    assert vocoder.variant.name == "own weights"  # for the default variant has other mels
+    same = registry.get("bigvgan", variant="22khz_80band", device="cpu", weights=folder)
+    assert same.variant.name == "22khz_80band (own weights)"
 
 
 @pytest.mark.parametrize("given", ["folder", "file", "state dict"])
