@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from distill_core.engines import selection
 
 WAYS = ["nvidia", "nvidia-fp16", "nvidia-fused", "ours-fp32", "ours-fp16", "ours-bf16"]
 
@@ -29,6 +30,8 @@ def test_a_tiny_run_on_the_cpu_gives_the_whole_table(tmp_path, capsys) -> None:
         assert f"| {row['label']} |" in printed
         if row["way"] in ("nvidia-fused", "ours-fp16"):
             assert "CUDA" in row["reason"] or "installed" in row["reason"] or "fp16" in row["reason"]
+        elif row["way"] == "ours-bf16" and (emulated := selection.why_not_on_cpu("bf16", "auto")):
+            assert row["reason"] == emulated
         elif "reason" in row:
             assert row["way"].startswith("nvidia"), row["reason"]
             assert "not installed" in row["reason"] or "not import" in row["reason"]
