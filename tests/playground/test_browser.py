@@ -68,7 +68,7 @@ def server(
     yield server
     code, said = server.end()
     assert code == 0, said
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     assert said.endswith("The playground has ended.\n")
     assert list(scratch.iterdir()) == []
 
@@ -174,7 +174,7 @@ def test_files_that_will_not_do_get_a_sentence_each_and_the_next_run_works(
         page.run()
         said = page.text("#dv-status")
         assert words in said
-        assert "Traceback" not in said
+        assert "Traceback" not in said, said
         assert str(tmp_path) not in said and "/tmp" not in said
         assert not page.find(".dv-results")
     assert not (tmp_path / "ran").exists()
