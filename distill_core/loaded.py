@@ -93,7 +93,7 @@ class Loaded:
             torch.cuda.empty_cache()
 
 
-def identity(weights: object) -> object:
+def identity(weights: Any) -> object:
     """What tells one `weights=` argument from another: the path, or the state dict's id.
 
     Raises:
@@ -101,14 +101,13 @@ def identity(weights: object) -> object:
     """
     if weights is None or isinstance(weights, Mapping):
         return weights if weights is None else ("state dict", id(weights))
-    if isinstance(weights, str | os.PathLike):
-        try:
-            return os.path.realpath(os.path.expanduser(os.fspath(weights)))
-        except ValueError as error:  # such as a zero byte in it
-            raise OptionError(f"weights={weights!r} names no file or folder: {error}.") from error
-    raise OptionError(
-        f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
-    )
+    from .weights.source import check_kind
+
+    check_kind(weights)
+    try:
+        return os.path.realpath(os.path.expanduser(os.fspath(weights)))
+    except ValueError as error:  # such as a zero byte in it
+        raise OptionError(f"weights={weights!r} names no file or folder: {error}.") from error
 
 
 _SHOWN = ("progress", "tqdm_class")

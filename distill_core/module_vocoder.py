@@ -179,21 +179,20 @@ class ModuleVocoder(VocoderBase):
             # Half precision goes along to an accelerator and back, not to a CPU that has none.
             missing = device.type == "cpu" and self._why_not_on_cpu(self._asked, self._engine)
             return "fp32" if missing else self._asked
-        fast = device.type == "cpu" and self._engine != EAGER and self._has_channels_last
+        fast = device.type == "cpu" and self._engine != EAGER and self._has_channels_last()
         return best_cpu_precision() if fast else "fp32"
 
-    @property
-    def _has_channels_last(self) -> bool:
-        return type(self)._channels_last is not ModuleVocoder._channels_last
+    @classmethod
+    def _has_channels_last(cls) -> bool:
+        return cls._channels_last is not ModuleVocoder._channels_last
 
     @classmethod
     def _why_not_on_cpu(cls, precision: str, engine: str) -> str | None:
-        only_eager = cls._channels_last is ModuleVocoder._channels_last
-        return why_not_on_cpu(precision, EAGER if only_eager else engine)
+        return why_not_on_cpu(precision, engine if cls._has_channels_last() else EAGER)
 
     def _why_eager(self, device: torch.device) -> str | None:
         """None if the channels-last engine may run on `device`, as far as can be told without making it."""
-        if not self._has_channels_last:
+        if not self._has_channels_last():
             return "this model has none"
         if device.type != "cpu":
             return f"it is for CPUs, not for {device.type}"
@@ -221,7 +220,7 @@ class ModuleVocoder(VocoderBase):
         if reason is not None and self._asked == "auto" and self._precision != "fp32":
             self._precision = "fp32"
             reason = self._why_eager(self._home) or self._try()
-        if reason is not None and self._has_channels_last:
+        if reason is not None and self._has_channels_last():
             log.warning("%s runs eagerly, which is slower: %s", self, reason)
         return reason
 
@@ -282,7 +281,7 @@ class ModuleVocoder(VocoderBase):
         elif fast is not None:
             name = CHANNELS_LAST
             notes += fast.notes
-        elif (self._home.type == "cpu" and self._has_channels_last) or (self._home.type == "cuda" and self._has_cuda):
+        elif (self._home.type == "cpu" and self._has_channels_last()) or (self._home.type == "cuda" and self._has_cuda):
             reason = "engine='eager' was asked for" if self._engine == EAGER else self._passed_over
             faster = CUDA if self._home.type == "cuda" else CHANNELS_LAST
             notes.append(f"The faster engine, {faster}, does not run: {reason}.")

@@ -279,7 +279,7 @@ class VocoderBase(abc.ABC):
             arrived += mel.shape[-1]
             feed.push(mel)
             if opening is not None:
-                # Kept by whoever makes the pieces, on a device of theirs, which may be another for each.
+                # Copies, for whoever makes the pieces may use their memory again; on one device, to be put together.
                 opening.append(mel.to(opening[0].device if opening else mel.device, copy=True))
                 # A few frames may well be loud in every band: judged is what can be judged.
                 if arrived >= _OPENING_FRAMES:

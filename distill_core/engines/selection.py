@@ -27,6 +27,9 @@ _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 """Relative error that the trial lets pass: ten times what is measured, far less than any mistake makes."""
 
 
+_NO_BF16 = "processor has no instructions for bf16 (AMX or AVX512-BF16)"
+
+
 class Run(Protocol):
     """Mel [B, n_mels, left + T + right] -> waveform [B, T * hop_length]: the frames on either side are context."""
 
@@ -71,7 +74,7 @@ def why_not_channels_last(precision: str) -> str | None:
     except EngineUnavailable as unavailable:
         return str(unavailable)
     if precision == "bf16" and bf16_instructions() is None:
-        return "this processor has no instructions for bf16 (AMX or AVX512-BF16)"
+        return f"this {_NO_BF16}"
     return None
 
 
@@ -83,11 +86,12 @@ def why_not_on_cpu(precision: str, engine: str) -> str | None:
     """
     if precision == "fp16":
         return "There is no fp16 on a CPU: use precision='fp32', or 'auto', which takes bf16 where that is fast."
-    emulated = platform.machine().lower() in ("x86_64", "amd64") and bf16_instructions() is None
-    if precision == "bf16" and engine != EAGER and emulated:
+    if precision != "bf16" or engine == EAGER:
+        return None
+    if platform.machine().lower() in ("x86_64", "amd64") and bf16_instructions() is None:
         return (
-            "This processor has no instructions for bf16 (AMX or AVX512-BF16), and emulating it takes far longer than "
-            "fp32: use precision='fp32', or 'auto', which takes bf16 where that is fast. engine='eager' emulates it."
+            f"This {_NO_BF16}, and emulating it takes far longer than fp32: use precision='fp32', or 'auto', which "
+            "takes bf16 where that is fast. engine='eager' emulates it."
         )
     return None
 

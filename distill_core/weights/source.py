@@ -98,10 +98,7 @@ def load_checkpoint(
         # What is done to the caller's tensors afterwards is not done to the vocoder's.
         return Checkpoint(_apart(held.state_dict), held.config, "a state dict")
     if weights is not None:
-        if not isinstance(weights, str | os.PathLike):
-            raise OptionError(
-                f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
-            )
+        check_kind(weights)
         path = Path(weights).expanduser()
         try:
             if path.is_dir():
@@ -118,6 +115,18 @@ def load_checkpoint(
         raise WeightsNotFoundError("These weights are not on the Hub: pass weights=, a folder, file or state dict.")
     folder = ensure(pin, progress=progress, tqdm_class=tqdm_class)
     return _from_cache(folder, pin, names, converted)
+
+
+def check_kind(weights: object) -> None:
+    """See that `weights=` is something that can be loaded.
+
+    Raises:
+        OptionError: it is no path and no mapping.
+    """
+    if not isinstance(weights, str | os.PathLike | Mapping):
+        raise OptionError(
+            f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
+        )
 
 
 def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> object:

@@ -197,7 +197,7 @@ def upsampled(up: channels_last.Upsampling, items: torch.Tensor) -> torch.Tensor
     return wide.split(up(x, space.take("out", torch.float32, wide.rows, up.channels), layout)).clone()
 
 
-def test_upsampling_by_a_wide_weight_or_in_bf16_stays_a_transposed_convolution() -> None:
+def test_upsampling_by_a_wide_weight_or_of_odd_channels_stays_a_transposed_convolution() -> None:
     make = winograd.Convolutions().upsampling
     assert isinstance(
         make(torch.zeros(512, 256, 16), None, stride=8, dtype=torch.float32), channels_last.TransposedConv
