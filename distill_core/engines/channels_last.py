@@ -291,8 +291,13 @@ class Conv:
             _put(made, out[start : start + length])
         return out
 
-    def add(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
-        """`out + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded."""
+    def add(self, x: Tensor, out: Tensor, layout: Layout, base: Tensor | None = None) -> Tensor:
+        """`base + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded.
+
+        Without `base`, which is another buffer, `out + self(x)`.
+        """
+        if base is not None:
+            out.copy_(base)
         layout.isolate(x, self._zeros)
         for start, length in tiles(len(x), self._call, self._tiles):
             torch.ops.mkldnn._convolution_pointwise_(

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -32,8 +34,9 @@ log = logging.getLogger(__name__)
 OPTIONS: Mapping[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "numpy", "boundscheck": False}
 """For `numba.njit` of what kernels call."""
 
-LANES = 16
-"""Values that `linear` works on at once: a register of AVX-512, several of others."""
+AVX512 = bool(llvm.get_host_cpu_features().get("avx512f"))
+LANES = 16 if AVX512 else 8
+"""Values that are worked on at once: a register of AVX-512 or of AVX2, two of others."""
 
 
 @intrinsic
@@ -65,6 +68,8 @@ take_next = _counter(0, 1)
 """The number of the next tile."""
 enter, leave = _counter(WITHIN, 1), _counter(WITHIN, -1)
 """What a kernel does before it asks for memory, and at its end."""
+take_thread = _counter(2, 1)
+"""The number of the thread, where a descriptor's third is a counter for that."""
 
 
 class Vector:
@@ -158,33 +163,92 @@ class Vector:
         return Vector(self._builder, self._builder.select(below, (self * slope).value, self.value))
 
 
-def linear(matrix: np.ndarray, *, add: bool = False) -> Any:
+def linear(matrix: np.ndarray, *, biased: bool = False, added: bool = False) -> Any:
     """A function for kernels: `matrix` times rows of values, of `LANES` columns.
+
+    Two rows of the matrix, or two of its columns, that differ in signs alone share their products.
 
     Args:
         matrix: [outputs, inputs]; what is 0 in it costs nothing.
-        add: the product to what is there, instead of in its place.
+        biased: a row is added to each of the results, and those below 0 are multiplied by a slope.
+        added: and before that, rows of the results' kind are.
 
     Returns:
-        `function(source, source_step, target, target_step, slope)`: addresses of the first row and bytes from one row
-        to the next; results below 0 are multiplied by `slope`.
+        `function(source, source_step, target, target_step)`: addresses of the first rows and bytes from one row to the
+        next. If biased, `(..., bias, slope)`: address of the row, factor. If added, `(..., base)`: address of the first
+        of those rows, as far apart as targets are and possibly the same.
     """
 
-    @intrinsic
-    def function(typing, source, source_step, target, target_step, slope):
-        def generate(context, builder, signature, arguments):
-            source, source_step, target, target_step, slope = arguments
-            rows = [Vector.at(builder, source, source_step, number) for number in range(matrix.shape[1])]
-            slope = Vector.every(builder, slope)
-            for number, factors in enumerate(matrix):
-                terms = [Vector.at(builder, target, target_step, number)] if add else []
-                terms += [Vector.constant(builder, f) * row for f, row in zip(factors, rows, strict=True) if f]
-                functools.reduce(Vector.__add__, terms).leaky(slope).store(target, target_step, number)
-            return context.get_dummy_value()
+    def generate(context, builder, signature, arguments):
+        source, source_step, target, target_step, *behind = arguments
+        rows = [Vector.at(builder, source, source_step, number) for number in range(matrix.shape[1])]
+        for number, made in _products(builder, matrix, rows):
+            if added:
+                made = Vector.at(builder, behind[2], target_step, number) + made
+            if biased:
+                made = (made + Vector.at(builder, behind[0])).leaky(Vector.every(builder, behind[1]))
+            made.store(target, target_step, number)
+        return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64, types.int64, types.int64, types.float32), generate
+    # what a kernel calls has its arguments one by one
+    if added:
+
+        @intrinsic
+        def function(typing, source, source_step, target, target_step, bias, slope, base):
+            return types.void(*[types.int64] * 5, types.float32, types.int64), generate
+    elif biased:
+
+        @intrinsic
+        def function(typing, source, source_step, target, target_step, bias, slope):
+            return types.void(*[types.int64] * 5, types.float32), generate
+    else:
+
+        @intrinsic
+        def function(typing, source, source_step, target, target_step):
+            return types.void(*[types.int64] * 4), generate
 
     return function
+
+
+def _products(builder: Any, matrix: np.ndarray, rows: list[Vector]) -> Iterator[tuple[int, Vector]]:
+    """The rows of `matrix` times `rows`: (number, product)."""
+    columns, pairs = _twins(matrix.T), _twins(matrix)
+    left = set(range(len(matrix)))
+    if columns:
+        sums, differences, matrix = list(rows), list(rows), matrix.copy()
+        for one, other in columns:
+            sums[one], differences[one] = rows[one] + rows[other], rows[one] - rows[other]
+        for number, factors in enumerate(matrix):
+            terms = list(rows)
+            for one, other in columns:
+                terms[one] = (sums if factors[one] * factors[other] > 0 else differences)[one]
+                factors[other] = 0.0
+            yield number, _combined(builder, factors, terms)
+        return
+    for one, other in pairs:
+        alike = matrix[one] * matrix[other] > 0
+        same, opposite = (_combined(builder, matrix[one] * each, rows) for each in (alike, ~alike))
+        yield one, same + opposite
+        yield other, same - opposite
+        left -= {one, other}
+    for number in sorted(left):
+        yield number, _combined(builder, matrix[number], rows)
+
+
+def _combined(builder: Any, factors: np.ndarray, rows: list[Vector]) -> Vector:
+    products = [Vector.constant(builder, f) * row for f, row in zip(factors, rows, strict=True) if f]
+    return functools.reduce(Vector.__add__, products)
+
+
+def _twins(matrix: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows that differ in signs alone, and in some but not all of them."""
+    pairs: dict[int, int] = {}
+    for one, other in itertools.combinations(range(len(matrix)), 2):
+        both = {-1.0, 1.0} <= set(np.sign(matrix[one] * matrix[other]))
+        alike = np.allclose(abs(matrix[one]), abs(matrix[other]), rtol=1e-9, atol=0.0)
+        if both and alike and not {one, other} & {*pairs, *pairs.values()}:
+            pairs[one] = other
+    return list(pairs.items())
 
 
 class Kernels:

@@ -202,7 +202,7 @@ class ResidualStack:
     def _mean_fp32(
         self, stage: Stage, x: Tensor, layout: Layout, margin: Margin, wanted: list[list[int]]
     ) -> Tensor:
-        """Here oneDNN adds to the residual stream what a convolution makes."""
+        """Here a convolution adds what it makes to the residual stream."""
         names = ("activated", "spare", "stream", "total")
         activated, spare, stream, total = (self._take(name, torch.float32, layout, x.shape[1]) for name in names)
         (mean,) = margin.cut(wanted[0][-1], total)
@@ -212,9 +212,7 @@ class ResidualStack:
                 y, sum_, here, there = left.cut(wanted[number][i], y, sum_, here, there)
                 left, rows = left.most(wanted[number][i]), _resized(layout, y)
                 inner, _, last = step.inner(step.before(y, here), there, rows)
-                if i == 0:
-                    sum_.copy_(y)
-                y = last.add(inner, sum_, rows)
+                y = last.add(inner, sum_, rows, y if i == 0 else None)
             if number > 0:
                 mean.add_(*left.cut(wanted[number][-1], y))
         return mean.div_(len(stage.blocks))

@@ -7,10 +7,17 @@ rounding error: it is that of the plain sum times 3.3, 7.5 and 12.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CACHED = 1 << 15
+"""Values of a weight that are evaluated at once."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +109,22 @@ SCHEMES = (
 def scheme_for(kernel: int) -> Scheme:
     """The one that takes the fewest multiplications."""
     return min(SCHEMES, key=lambda scheme: scheme.cost(kernel))
+
+
+def evaluated(weight: Tensor, scheme: Scheme) -> Iterator[tuple[int, Tensor]]:
+    """A weight at the scheme's points, a few of its first dimension at a time.
+
+    Args:
+        weight: [n, m, kernel], n and m the channels in or out.
+
+    Yields:
+        The first of some of the n, and what they become: [points, some, m, blocks], in fp64.
+    """
+    kernel = weight.shape[2]
+    blocks = scheme.blocks(kernel)
+    matrix = torch.from_numpy(scheme.filter)
+    some = max(1, _CACHED // (weight.shape[1] * kernel))
+    for first in range(0, len(weight), some):
+        padded = F.pad(weight[first : first + some].double(), (0, scheme.taps * blocks - kernel))
+        taps = padded.unflatten(2, (blocks, scheme.taps)).permute(3, 0, 1, 2)
+        yield first, (matrix @ taps.flatten(1)).unflatten(1, taps.shape[1:])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import pytest
 
-from benchmarks import chunks, precision
+from benchmarks import chunks, convolutions, precision
 from distill_core.engines import selection
 from distill_core.vocoder import VocoderBase
 
@@ -46,3 +47,16 @@ def test_chunks_gives_a_time_for_every_size_with_its_halo_and_without(
     assert kept[0] == "fp32"
     assert computed[0] == "fp32, no halo"
     assert all(float(cell) > 0 for cell in kept[1:] + computed[1:])
+
+
+def test_convolutions_has_a_row_for_every_layer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(convolutions, "VALUES", 1 << 12)
+    monkeypatch.setattr(sys, "argv", ["convolutions", "--channels", "32", "48", "--turns", "1"])
+    convolutions.main()
+    head, _, *rows = (cells(line) for line in capsys.readouterr().out.splitlines()[2:])
+    assert head == ["channels", "taps", "dilation", "oneDNN", "torch's transforms", "compiled kernel"]
+    assert [tuple(row[:3]) for row in rows] == list(itertools.product(("32", "48"), ("3", "7", "11"), ("1", "3")))
+    assert all(float(cell) > 0 for row in rows for cell in row[3:])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill_core.engines import channels_last, selection, winograd, winograd_schemes, winograd_transforms
+from distill_core.engines import channels_last, selection, winograd, winograd_schemes, winograd_torch
 from distill_core.engines.channels_last import Conv, Layout
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
@@ -23,26 +26,23 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-WAYS = [winograd_transforms.TorchTransforms, winograd_transforms.CompiledTransforms]
+KINDS = ["torch", "numba"]
 
 
-@pytest.fixture(params=WAYS, ids=["torch", "numba"])
-def transforms(request: pytest.FixtureRequest) -> winograd_transforms.Transforms:
-    if request.param is winograd_transforms.CompiledTransforms:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Any:
+    """A class of convolutions."""
+    if request.param == "numba":
         pytest.importorskip("numba")
-    return request.param()
+    return winograd._kind(compiled=request.param == "numba")
 
 
-def layer(
-    transforms: winograd_transforms.Transforms, channels: int, kernel: int, dilation: int, slope: float | None = None
-) -> tuple[winograd.WinogradConv, Any]:
+def layer(kind: Any, channels: int, kernel: int, dilation: int, slope: float | None = None) -> tuple[Conv, Any]:
     """A convolution, and the same in fp64 on [items, length, C]."""
     torch.manual_seed(0)
     weight = torch.randn(channels, channels, kernel) / (channels * kernel) ** 0.5
     bias = torch.randn(channels)
-    conv = winograd.WinogradConv(
-        weight, bias, transforms=transforms, scratch=Workspace(), dilation=dilation, negative_slope=slope
-    )
+    conv = kind(weight, bias, scratch=Workspace(), dilation=dilation, negative_slope=slope)
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         padding = dilation * (kernel - 1) // 2
@@ -87,8 +87,8 @@ ERRORS = {3: 1.2e-6, 5: 2.5e-6, 7: 2.5e-6, 11: 4e-6}
 
 @pytest.mark.parametrize("dilation", [1, 3, 5])
 @pytest.mark.parametrize("kernel", ERRORS)
-def test_error_at_any_length(transforms: winograd_transforms.Transforms, kernel: int, dilation: int) -> None:
-    conv, plain = layer(transforms, 64, kernel, dilation)
+def test_error_at_any_length(kind: Any, kernel: int, dilation: int) -> None:
+    conv, plain = layer(kind, 64, kernel, dilation)
     bound = ERRORS[kernel]
     for length in (1, 2, 3, 4, 5, 59, 60, 61, 319, 320, 321, 2500):
         items = torch.randn(1, length, 64)
@@ -100,16 +100,18 @@ def test_error_at_any_length(transforms: winograd_transforms.Transforms, kernel:
         layout.split(out).copy_(before)
         conv.add(x, out, layout)
         assert (layout.split(out) - before - expected).norm() <= bound * expected.norm()
+        sum_ = layout.split(out).clone()
+        base = torch.full_like(out, float("nan"))
+        layout.split(base).copy_(before)
+        assert torch.equal(layout.split(conv.add(x, out, layout, base)), sum_)
 
 
 @pytest.mark.parametrize("kernel", [7, 11])
-def test_long_sums_are_made_in_parts(
-    transforms: winograd_transforms.Transforms, kernel: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_makes_long_sums_in_parts(kernel: int, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = []
-    for longest in (winograd._LONGEST_SUM, sys.maxsize):
-        monkeypatch.setattr(winograd, "_LONGEST_SUM", longest)
-        conv, plain = layer(transforms, 896, kernel, dilation=3)
+    for longest in (winograd_torch._LONGEST_SUM, sys.maxsize):
+        monkeypatch.setattr(winograd_torch, "_LONGEST_SUM", longest)
+        conv, plain = layer(winograd_torch.TorchConv, 896, kernel, dilation=3)
         items = torch.randn(2, 200, 896)
         x, out, layout = signal(conv, items)
         conv(x, out, layout)
@@ -118,21 +120,21 @@ def test_long_sums_are_made_in_parts(
     assert errors[0] < 0.8 * errors[1]
 
 
-def test_with_a_leaky_relu_and_without_a_bias(transforms: winograd_transforms.Transforms) -> None:
-    conv, plain = layer(transforms, 64, 7, 3, slope=0.1)
+def test_with_a_leaky_relu_and_without_a_bias(kind: Any) -> None:
+    conv, plain = layer(kind, 64, 7, 3, slope=0.1)
     items = torch.randn(1, 100, 64)
     x, out, layout = signal(conv, items)
     assert (layout.split(conv(x, out, layout)) - plain(items)).abs().max() < 1e-4
-    bare = winograd.WinogradConv(torch.randn(64, 64, 3), None, transforms=transforms, scratch=Workspace())
+    bare = kind(torch.randn(64, 64, 3), None, scratch=Workspace())
     x, out, layout = signal(bare, torch.zeros(1, 9, 64))
     assert not bare(x, out, layout).any()
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (7, 3), (11, 5)])
 def test_joined_items_come_out_as_alone_bit_for_bit(
-    transforms: winograd_transforms.Transforms, kernel: int, dilation: int
+    kind: Any, kernel: int, dilation: int
 ) -> None:
-    conv, _ = layer(transforms, 64, kernel, dilation)
+    conv, _ = layer(kind, 64, kernel, dilation)
     for length in (1, 40, 61, 333):
         items = torch.randn(9, length, 64)
         x, out, layout = signal(conv, items)
@@ -142,23 +144,23 @@ def test_joined_items_come_out_as_alone_bit_for_bit(
             assert torch.equal(layout.split(conv(x, out, layout))[0], result)
 
 
-def test_it_is_taken_where_it_is_worth_it_and_fits(transforms: winograd_transforms.Transforms) -> None:
-    def kind(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> type:
-        convolutions = winograd.Convolutions()
-        convolutions._transforms = transforms
+def test_it_is_taken_where_it_is_worth_it_and_fits(kind: Any) -> None:
+    convolutions = winograd.Convolutions()
+    convolutions._kind = kind
+
+    def made(channels: int, kernel: int, dtype: torch.dtype = torch.float32) -> type:
         return type(convolutions(torch.zeros(channels, channels, kernel), None, dtype=dtype))
 
-    assert kind(192, 3) is kind(128, 7) is kind(64, 7) is winograd.WinogradConv
-    assert kind(16, 11) is kind(200, 11) is Conv
+    assert made(192, 3) is made(128, 7) is made(64, 7) is kind
+    assert made(16, 11) is made(204, 11) is Conv
     if selection.why_not_channels_last("bf16") is None:
-        assert kind(192, 11, torch.bfloat16) is Conv
-    compiled = isinstance(transforms, winograd_transforms.CompiledTransforms)
-    assert kind(128, 3) is kind(64, 3) is kind(32, 11) is (winograd.WinogradConv if compiled else Conv)
+        assert made(192, 11, torch.bfloat16) is Conv
+    assert made(128, 3) is made(64, 3) is made(32, 11) is (Conv if kind is winograd_torch.TorchConv else kind)
 
 
-def test_more_channels_out_than_in(transforms: winograd_transforms.Transforms) -> None:
+def test_more_channels_out_than_in(kind: Any) -> None:
     weight, bias = torch.randn(96, 32, 7), torch.randn(96)
-    conv = winograd.WinogradConv(weight, bias, transforms=transforms, scratch=Workspace(), dilation=3)
+    conv = kind(weight, bias, scratch=Workspace(), dilation=3)
     items = torch.randn(2, 77, 32)
     x, _, layout = signal(conv, items)
     out = torch.full((layout.rows, 96), float("nan"))
@@ -173,7 +175,7 @@ def test_upsampling_is_a_transposed_convolution_and_joined_items_come_out_as_alo
     torch.manual_seed(0)
     weight, bias = torch.randn(64, 32, kernel), torch.randn(32)
     up = winograd.Convolutions().upsampling(weight, bias, stride=stride, dtype=torch.float32)
-    assert isinstance(up, winograd.WinogradUpsampling)
+    assert isinstance(up, winograd.PlainUpsampling)
     for length in (1, 7, 300):
         items = torch.randn(5, length, 64)
         expected = F.conv_transpose1d(
@@ -202,12 +204,12 @@ def test_upsampling_by_a_wide_weight_or_of_odd_channels_stays_a_transposed_convo
     assert isinstance(
         make(torch.zeros(512, 256, 16), None, stride=8, dtype=torch.float32), channels_last.TransposedConv
     )
-    assert isinstance(make(torch.zeros(24, 12, 4), None, stride=2, dtype=torch.float32), channels_last.TransposedConv)
+    assert isinstance(make(torch.zeros(20, 10, 4), None, stride=2, dtype=torch.float32), channels_last.TransposedConv)
 
 
 def test_several_threads_make_what_one_makes() -> None:
     pytest.importorskip("numba")
-    conv, _ = layer(winograd_transforms.CompiledTransforms(), 128, 11, 5)
+    conv, _ = layer(winograd._kind(compiled=True), 128, 11, 5)
     items = torch.randn(3, 2003, 128)
     results = []
     for threads in (1, 4):
@@ -217,13 +219,58 @@ def test_several_threads_make_what_one_makes() -> None:
     assert torch.equal(*results)
 
 
+OTHER_REGISTERS = """
+import sys
+from importlib.util import find_spec, module_from_spec
+from pathlib import Path
+import torch
+import torch.nn.functional as F
+
+spec = find_spec("distill_core.engines.kernels")
+source = Path(spec.origin).read_text()
+asked = 'AVX512 = bool(llvm.get_host_cpu_features().get("avx512f"))'
+assert source.count(asked) == 1
+kernels = sys.modules[spec.name] = module_from_spec(spec)
+exec(compile(source.replace(asked, "AVX512 = " + sys.argv[1]), spec.origin, "exec"), kernels.__dict__)
+
+from distill_core.engines.channels_last import Layout
+from distill_core.engines.winograd_compiled import LANES, CompiledConv
+from distill_core.engines.workspace import Workspace
+
+torch.manual_seed(0)
+for inputs, outputs, kernel, dilation in ((192, 48, 3, 1), (48, 96, 7, 3), (208, 80, 11, 5)):
+    weight, bias = torch.randn(outputs, inputs, kernel) / (inputs * kernel) ** 0.5, torch.randn(outputs)
+    conv = CompiledConv(weight, bias, scratch=Workspace(), dilation=dilation)
+    for length in (1, 7, 100, 999):
+        x, base = torch.randn(2, length, inputs), torch.randn(2, length, outputs)
+        out = torch.full((2 * length, outputs), float("nan"))
+        conv.add(x.flatten(0, 1), out, Layout(2, length), base.flatten(0, 1))
+        padding = dilation * (kernel - 1) // 2
+        made = F.conv1d(x.double().mT, weight.double(), bias.double(), padding=padding, dilation=dilation).mT
+        expected = made.flatten(0, 1) + base.flatten(0, 1)
+        assert (out - expected).norm() <= 4e-6 * expected.norm(), (inputs, outputs, kernel, length)
+print(LANES)
+"""
+
+
+@pytest.mark.parametrize(("avx512", "lanes"), [(False, 8), (True, 16)])
+def test_registers_that_this_processor_has_or_not(avx512: bool, lanes: int, tmp_path: Path) -> None:
+    """The kernel for each size of registers, which numba makes of smaller ones where it has to."""
+    pytest.importorskip("numba")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}  # its name there does not tell one from the other
+    command = [sys.executable, "-c", OTHER_REGISTERS, str(avx512)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{lanes}\n"
+
+
 def test_without_numba_torch_transforms_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    for name in ("kernels", "winograd_kernels"):
+    for name in ("kernels", "winograd_kernels", "winograd_compiled"):
         monkeypatch.delitem(sys.modules, f"distill_core.engines.{name}", raising=False)
         monkeypatch.delattr(f"distill_core.engines.{name}", raising=False)
     convolutions = winograd.Convolutions()
-    assert isinstance(convolutions._transforms, winograd_transforms.TorchTransforms)
+    assert convolutions._kind is winograd_torch.TorchConv
     assert convolutions.notes == (), "as long as there is nothing to transform"
     convolutions(torch.zeros(64, 64, 7), None, dtype=torch.float32)
     assert "pip install 'distill-core[cpu]'" in convolutions.notes[0]
@@ -241,6 +288,6 @@ def test_a_whole_model_with_wide_layers(frames: int, items: int) -> None:
     together, expected = (vocoder.mel_to_waveform(mel, check_format=False) for vocoder in (fast, eager))
     assert (together - expected).norm() <= 1e-5 * expected.norm()
     stack: Any = fast._fast and fast._fast.run
-    assert any(isinstance(conv, winograd.WinogradConv) for stage in stack.stages for conv in stage.convs)
+    assert any(type(conv) is not Conv for stage in stack.stages for conv in stage.convs)
     for row in range(items):
         assert torch.equal(fast.mel_to_waveform(mel[row : row + 1], check_format=False), together[row : row + 1])

@@ -1,0 +1,135 @@
+"""Convolutions with fewer multiplications, see `winograd`, as one compiled kernel each."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import team, winograd_kernels
+from .channels_last import Conv, Layout
+from .kernels import LANES
+from .winograd_kernels import PANEL, ROWS
+from .winograd_schemes import SCHEMES, evaluated, scheme_for
+from .workspace import Workspace
+
+_SLABS = 64, 128
+"""Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache."""
+
+_TILE, _LARGE = 48, 8 << 20
+"""Groups of a tile; twice as many where the weights, which every tile reads, have so many bytes and more."""
+
+
+class CompiledConv(Conv):
+    """As `Conv`, in fp32. What lies between the items, and around them, is neither read nor written.
+
+    Args:
+        weight: [C_out, C_in, kernel], kernel odd; both numbers of channels are multiples of `MULTIPLE`.
+        bias, negative_slope: as for `Conv`.
+        scratch: memory for what is transformed; many layers may share it.
+        dilation: between taps.
+    """
+
+    MULTIPLE = LANES
+    WORTH = 24, 72
+    """Channels, and channels times taps, from which on transforms cost less than they save."""
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        scratch: Workspace,
+        dilation: int = 1,
+        negative_slope: float | None = None,
+    ) -> None:
+        self.channels, self._inputs, kernel = weight.shape
+        self._scheme = scheme_for(kernel)
+        self._blocks = self._scheme.blocks(kernel)
+        self._dilation = dilation
+        self._scratch = scratch
+        self.context, self.reach = dilation * (kernel - 1) // 2, 0
+        self._slab = _slab(self._inputs)
+        self._bias = torch.zeros(self.channels, dtype=torch.float32, device="cpu")
+        if bias is not None:
+            self._bias.copy_(bias.detach())
+        slope = 1.0 if negative_slope is None else negative_slope
+        self._slope = torch.full((1,), slope, dtype=torch.float32, device="cpu")
+        self._weight = self._packed(weight.detach())
+
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        return self._convolve(x, None, out, layout)
+
+    def add(self, x: Tensor, out: Tensor, layout: Layout, base: Tensor | None = None) -> Tensor:
+        return self._convolve(x, out if base is None else base, out, layout)
+
+    def ahead(self, length: int) -> int:
+        return 0
+
+    def _convolve(self, x: Tensor, base: Tensor | None, out: Tensor, layout: Layout) -> Tensor:
+        scheme, inputs, outputs, dilation = self._scheme, self._inputs, self.channels, self._dilation
+        each = -(-layout.length // (scheme.group * dilation))
+        rows = layout.items * dilation * (each + self._blocks - 1)
+        threads = torch.get_num_threads()
+        most = _TILE if self._weight.nbytes < _LARGE else 2 * _TILE
+        tiles = threads * -(-rows // (threads * most))
+        tile = -(-rows // (tiles * ROWS[0])) * ROWS[0]
+        own = winograd_kernels.scratch_bytes(
+            scheme.points, self._slab, outputs, tile + (self._blocks - 1) * dilation, tile
+        )
+        scratch = self._scratch.take("scratch", torch.uint8, threads, own)
+        descriptor = np.array(
+            [
+                0,
+                0,
+                0,
+                x.data_ptr(),
+                0 if base is None else base.data_ptr(),
+                out.data_ptr(),
+                self._weight.data_ptr(),
+                self._bias.data_ptr(),
+                self._slope.data_ptr(),
+                scratch.data_ptr(),
+                inputs,
+                outputs,
+                self._slab,
+                SCHEMES.index(scheme),
+                scheme.points,
+                scheme.group,
+                self._blocks,
+                tile,
+                own,
+                layout.items,
+                layout.length,
+                layout.length + layout.gap,
+                dilation,
+                each,
+                self.context,
+            ],
+            dtype=np.int64,
+        )
+        team.run(winograd_kernels.KERNELS.address("convolve"), descriptor, rows * scheme.points * inputs)
+        return out
+
+    def _packed(self, weight: Tensor) -> Tensor:
+        """In the order in which it is read: for each slab and panel [points, blocks, slab, panel]."""
+        scheme, outputs = self._scheme, self.channels
+        shape = (self._inputs // self._slab, self._slab, scheme.points, self._blocks, outputs)
+        result = torch.empty(shape, dtype=torch.float32, device="cpu")
+        for first, some in evaluated(weight.transpose(0, 1), scheme):
+            result.flatten(0, 1)[first : first + some.shape[1]] = some.permute(1, 0, 3, 2)
+        result = result.permute(0, 2, 3, 1, 4)
+        panels = [result[..., first : first + PANEL] for first in range(0, outputs, PANEL)]
+        return torch.cat([panel.reshape(len(panel), -1) for panel in panels], dim=1)
+
+
+def _slab(inputs: int) -> int:
+    least, most = _SLABS
+    if inputs <= most:
+        return inputs
+    return max((size for size in range(least, most + 1, LANES) if inputs % size == 0), default=inputs)
+
+
+def prepare() -> None:
+    """Compile the kernel, or read it from what an earlier process compiled."""
+    winograd_kernels.KERNELS.address("convolve")
