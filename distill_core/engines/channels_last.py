@@ -160,7 +160,8 @@ def _beyond(reach: int, inputs: int, dtype: torch.dtype) -> int:
 class Packed:
     """A weight in the layouts that oneDNN wants for the tiles of a layer, mostly the same for all of them.
 
-    A weight in another layout is reordered at every call, which can take longer than the convolution.
+    A weight in another layout is reordered at every call, which can take longer than the convolution. Which one oneDNN
+    wants may depend on the number of threads too: where torch has got another since, the weight is packed anew.
 
     Args:
         weight: in torch's channels-last format.
@@ -179,13 +180,25 @@ class Packed:
         *,
         transposed: bool = False,
     ) -> None:
-        sizes = tuple((1, inputs, 1, each) for each in rows.values())
-        alike = _alike(weight.shape, weight.dtype, geometry, sizes, transposed, torch.get_num_threads())
-        packed = {size: _pack(weight, geometry, size, transposed) for size in set(alike)}
-        self._of = {length: packed[size] for length, size in zip(rows, alike, strict=True)}
+        self._sizes = {length: (1, inputs, 1, each) for length, each in rows.items()}
+        self._geometry, self._transposed = geometry, transposed
+        self._of = self._packed(weight)
 
     def __getitem__(self, length: int) -> Tensor:
+        # A transposed weight cannot be read back; it was measured to want one layout, whatever the threads.
+        if torch.get_num_threads() != self._threads and not self._transposed:
+            plain = next(iter(self._of.values())).to_dense()
+            self._of.clear()
+            self._of = self._packed(plain.contiguous(memory_format=torch.channels_last))
         return self._of[length]
+
+    def _packed(self, weight: Tensor) -> dict[int, Tensor]:
+        """By length of the tile."""
+        self._threads = torch.get_num_threads()
+        sizes = tuple(self._sizes.values())
+        alike = _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, self._threads)
+        packed = {size: _pack(weight, self._geometry, size, self._transposed) for size in set(alike)}
+        return {length: packed[size] for length, size in zip(self._sizes, alike, strict=True)}
 
     @property
     def layouts(self) -> int:

@@ -540,6 +540,28 @@ def test_ten_lengths_compile_and_pack_once(small: dict[str, Any], monkeypatch: p
     assert all(1 <= conv.packed.layouts <= len(conv._tiles) <= 8 for conv in convs)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_another_number_of_threads_packs_anew(precision: str) -> None:
+    """A weight packed for two threads was measured to take one thread ten times as long."""
+    if missing := selection.why_not_channels_last(precision):
+        pytest.skip(missing)
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    weight = torch.randn(256, 256, 7)
+    length = channels_last.tile_lengths(256, dtype)[-1]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        conv = channels_last.Conv(weight, None, dtype=dtype)
+        kept = conv.packed[length]
+        assert conv.packed[length] is kept
+        torch.set_num_threads(1)
+        assert conv.packed[length] is not kept
+        fresh = channels_last.Conv(weight, None, dtype=dtype)
+        assert channels_last._same_bytes(conv.packed[length], fresh.packed[length])
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     """oneDNN prints what it creates: once every tile has had every layer, nothing that it has not made before."""
     fast = vocoder(small)
