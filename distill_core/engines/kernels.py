@@ -3,7 +3,8 @@
 A kernel takes one pointer, to a descriptor of int64 whose first is a counter, and works on tiles until none is left:
 any number of threads may be sent into it with the same descriptor (`team.run`). The second counts who is within, for
 a thread that finds no memory leaves a kernel without a word. A kernel knows no shapes and is compiled once for all of
-them; machine code is kept on disk, for later processes, as long as the sources are the same that it was made of.
+them; machine code is kept on disk, for later processes, as long as the sources are the same that it was made of, and
+`LANES`: a folder may be shared by machines for whose processors numba is told to compile alike.
 """
 
 from __future__ import annotations
@@ -292,8 +293,8 @@ def _compiled(body: Callable[[Any], None], made_of: tuple[ModuleType, ...]) -> A
 
 
 def _digest(*modules: ModuleType) -> str:
-    """Of the modules' sources, as far as there are any."""
-    digest = hashlib.sha256()
+    """Of `LANES`, which callers of a kernel count on as well, and of the modules' sources, as far as there are any."""
+    digest = hashlib.sha256(str(LANES).encode())
     for module in modules:
         try:
             digest.update(Path(str(module.__file__)).read_bytes())
