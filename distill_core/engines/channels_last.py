@@ -182,23 +182,22 @@ class Packed:
     ) -> None:
         self._sizes = {length: (1, inputs, 1, each) for length, each in rows.items()}
         self._geometry, self._transposed = geometry, transposed
-        self._of = self._packed(weight)
+        self._keep(weight)
 
     def __getitem__(self, length: int) -> Tensor:
         # A transposed weight cannot be read back; it was measured to want one layout, whatever the threads.
         if torch.get_num_threads() != self._threads and not self._transposed:
             plain = next(iter(self._of.values())).to_dense()
-            self._of.clear()
-            self._of = self._packed(plain.contiguous(memory_format=torch.channels_last))
+            self._keep(plain.contiguous(memory_format=torch.channels_last))
         return self._of[length]
 
-    def _packed(self, weight: Tensor) -> dict[int, Tensor]:
-        """By length of the tile."""
-        self._threads = torch.get_num_threads()
-        sizes = tuple(self._sizes.values())
-        alike = _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, self._threads)
+    def _keep(self, weight: Tensor) -> None:
+        """For each length of the tiles. Who runs out of memory or presses Ctrl-C meanwhile leaves what was there."""
+        threads, sizes = torch.get_num_threads(), tuple(self._sizes.values())
+        alike = _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, threads)
         packed = {size: _pack(weight, self._geometry, size, self._transposed) for size in set(alike)}
-        return {length: packed[size] for length, size in zip(self._sizes, alike, strict=True)}
+        self._of = {length: packed[size] for length, size in zip(self._sizes, alike, strict=True)}
+        self._threads = threads
 
     @property
     def layouts(self) -> int:

@@ -562,6 +562,26 @@ def test_another_number_of_threads_packs_anew(precision: str) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_who_does_not_get_to_pack_anew_still_has_a_weight(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(64, 64, 7)
+    conv = channels_last.Conv(weight, None, dtype=torch.float32)
+    length = conv._tiles[-1]
+
+    def pack(*_: Any) -> Any:
+        raise error
+
+    torch.set_num_threads(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(channels_last, "_pack", pack)
+        with pytest.raises(error):
+            conv.packed[length]
+    fresh = channels_last.Conv(weight, None, dtype=torch.float32)
+    assert channels_last._same_bytes(conv.packed[length], fresh.packed[length])
+
+
 def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     """oneDNN prints what it creates: once every tile has had every layer, nothing that it has not made before."""
     fast = vocoder(small)
