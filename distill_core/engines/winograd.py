@@ -10,6 +10,7 @@ no use in bf16.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,9 +34,16 @@ class Convolutions:
 
     def __init__(self) -> None:
         self._scratch = Workspace()
-        self._missing = compiled.why_not(_prepare)
-        self._kind = _kind(compiled=self._missing is None)
         self._made = False
+
+    @cached_property
+    def _missing(self) -> str | None:
+        """Why kernels cannot be used. To ask may compile them: a model without layers for them does not."""
+        return compiled.why_not(_prepare)
+
+    @cached_property
+    def _kind(self) -> type[CompiledConv] | type[TorchConv]:
+        return _kind(compiled=self._missing is None)
 
     def __call__(
         self,
@@ -77,11 +85,13 @@ class Convolutions:
 
     def _fits(self, shape: torch.Size, dtype: torch.dtype) -> bool:
         """Whether a convolution of a weight [C_out, C_in, kernel] is worth the transforms."""
+        if dtype != torch.float32:
+            return False
         outputs, inputs, kernel = shape
         narrow, multiple = min(outputs, inputs), self._kind.MULTIPLE
         channels, products = self._kind.WORTH
         alike = outputs % multiple == 0 and inputs % multiple == 0
-        return dtype == torch.float32 and alike and narrow >= channels and narrow * kernel >= products
+        return alike and narrow >= channels and narrow * kernel >= products
 
     @property
     def notes(self) -> tuple[str, ...]:

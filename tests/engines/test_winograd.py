@@ -158,6 +158,19 @@ def test_it_is_taken_where_it_is_worth_it_and_fits(kind: Any) -> None:
     assert made(128, 3) is made(64, 3) is made(32, 11) is (Conv if kind is winograd_torch.TorchConv else kind)
 
 
+def test_a_model_in_bf16_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    asked = []
+    monkeypatch.setattr(winograd, "_prepare", lambda: asked.append(True))
+    monkeypatch.setattr(winograd, "Conv", lambda *_, **__: None)
+    convolutions = winograd.Convolutions()
+    convolutions(torch.zeros(64, 64, 7), None, dtype=torch.bfloat16)
+    assert convolutions.notes == ()
+    assert not asked
+    convolutions(torch.zeros(64, 64, 7), None, dtype=torch.float32)
+    assert asked
+
+
 def test_more_channels_out_than_in(kind: Any) -> None:
     weight, bias = torch.randn(96, 32, 7), torch.randn(96)
     conv = kind(weight, bias, scratch=Workspace(), dilation=3)
