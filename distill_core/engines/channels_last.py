@@ -306,7 +306,7 @@ class Conv:
     def add(self, x: Tensor, out: Tensor, layout: Layout, base: Tensor | None = None) -> Tensor:
         """`base + self(x)` into `out`, which lies in a `room()` too and is returned. In fp32: else it is rounded.
 
-        Without `base`, which is another buffer, `out + self(x)`.
+        Without `base`, which is another buffer, `out + self(x)`. A leaky ReLU is left out.
         """
         if base is not None:
             out.copy_(base)

@@ -53,8 +53,8 @@ class CompiledConv(Conv):
         self._bias = torch.zeros(self.channels, dtype=torch.float32, device="cpu")
         if bias is not None:
             self._bias.copy_(bias.detach())
-        slope = 1.0 if negative_slope is None else negative_slope
-        self._slope = torch.full((1,), slope, dtype=torch.float32, device="cpu")
+        slopes = [1.0, 1.0 if negative_slope is None else negative_slope]
+        self._adding, self._slope = torch.tensor(slopes, dtype=torch.float32, device="cpu").split(1)
         self._weight = self._packed(weight.detach())
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
@@ -88,7 +88,7 @@ class CompiledConv(Conv):
                 out.data_ptr(),
                 self._weight.data_ptr(),
                 self._bias.data_ptr(),
-                self._slope.data_ptr(),
+                (self._slope if base is None else self._adding).data_ptr(),
                 scratch.data_ptr(),
                 inputs,
                 outputs,

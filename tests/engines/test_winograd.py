@@ -130,6 +130,20 @@ def test_with_a_leaky_relu_and_without_a_bias(kind: Any) -> None:
     assert not bare(x, out, layout).any()
 
 
+def test_what_is_added_goes_through_no_leaky_relu(kind: Any) -> None:
+    torch.manual_seed(0)
+    weight, items, before = torch.randn(64, 64, 7) / 21, torch.randn(1, 100, 64), torch.randn(1, 100, 64)
+    sums = []
+    for conv in (
+        Conv(weight, None, dtype=torch.float32, negative_slope=0.1),
+        kind(weight, None, scratch=Workspace(), negative_slope=0.1),
+    ):
+        x, out, layout = signal(conv, items)
+        layout.split(out).copy_(before)
+        sums.append(layout.split(conv.add(x, out, layout)).clone())
+    assert (sums[0] - sums[1]).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (7, 3), (11, 5)])
 def test_joined_items_come_out_as_alone_bit_for_bit(
     kind: Any, kernel: int, dilation: int
