@@ -14,7 +14,8 @@ from .winograd_schemes import SCHEMES, evaluated, scheme_for
 from .workspace import Workspace
 
 _SLABS = 64, 128
-"""Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache."""
+"""Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache.
+Each slab's products are summed up by themselves, too, and the rounding error grows with the length of a sum."""
 
 _TILE, _LARGE = 48, 8 << 20
 """Groups of a tile; twice as many where the weights, which every tile reads, have so many bytes and more."""
@@ -127,7 +128,9 @@ def _slab(inputs: int) -> int:
     least, most = _SLABS
     if inputs <= most:
         return inputs
-    return max((size for size in range(least, most + 1, LANES) if inputs % size == 0), default=inputs)
+    size = max(size for size in range(LANES, most + 1, LANES) if inputs % size == 0)
+    # small slabs take longer: up to twice as many channels, all at once are better
+    return size if size >= least or inputs > 2 * most else inputs
 
 
 def prepare() -> None:

@@ -120,6 +120,18 @@ def test_torch_makes_long_sums_in_parts(kernel: int, monkeypatch: pytest.MonkeyP
     assert errors[0] < 0.8 * errors[1]
 
 
+def test_channels_that_few_divide_are_not_summed_up_in_one_go() -> None:
+    pytest.importorskip("numba")
+    kind = winograd._kind(compiled=True)
+    inputs = 131 * kind.MULTIPLE
+    torch.manual_seed(0)
+    weight, items = torch.randn(kind.MULTIPLE, inputs, 11) / (inputs * 11) ** 0.5, torch.randn(1, 100, inputs)
+    conv = kind(weight, None, scratch=Workspace())
+    made = conv(items[0], torch.empty(100, kind.MULTIPLE), Layout(1, 100))
+    expected = F.conv1d(items.double().mT, weight.double(), padding=5)[0].T
+    assert (made - expected).norm() <= 6e-6 * expected.norm()
+
+
 def test_with_a_leaky_relu_and_without_a_bias(kind: Any) -> None:
     conv, plain = layer(kind, 64, 7, 3, slope=0.1)
     items = torch.randn(1, 100, 64)
