@@ -91,7 +91,7 @@ class Convolutions:
         narrow, multiple = min(outputs, inputs), self._kind.MULTIPLE
         channels, products = self._kind.WORTH
         alike = outputs % multiple == 0 and inputs % multiple == 0
-        return alike and narrow >= channels and narrow * kernel >= products
+        return alike and kernel > 1 and narrow >= channels and narrow * kernel >= products
 
     @property
     def notes(self) -> tuple[str, ...]:

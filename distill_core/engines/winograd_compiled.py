@@ -32,7 +32,7 @@ class CompiledConv(Conv):
     """
 
     MULTIPLE = LANES
-    WORTH = 24, 72
+    WORTH = 16, 48
     """Channels, and channels times taps, from which on transforms cost less than they save."""
 
     def __init__(

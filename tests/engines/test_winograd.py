@@ -178,10 +178,11 @@ def test_it_is_taken_where_it_is_worth_it_and_fits(kind: Any) -> None:
         return type(convolutions(torch.zeros(channels, channels, kernel), None, dtype=dtype))
 
     assert made(192, 3) is made(128, 7) is made(64, 7) is kind
-    assert made(16, 11) is made(204, 11) is Conv
+    assert made(8, 11) is made(204, 11) is made(192, 1) is Conv
     if selection.why_not_channels_last("bf16") is None:
         assert made(192, 11, torch.bfloat16) is Conv
-    assert made(128, 3) is made(64, 3) is made(32, 11) is (Conv if kind is winograd_torch.TorchConv else kind)
+    narrow = Conv if kind is winograd_torch.TorchConv else kind
+    assert made(128, 3) is made(64, 3) is made(32, 11) is made(16, 3) is narrow
 
 
 def test_a_model_in_bf16_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
