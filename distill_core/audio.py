@@ -26,6 +26,9 @@ _MAX_CHANNELS = 1024  # libsndfile's
 _HOLDS = {"OGG": (255, 200_000), "FLAC": (8, 655_350)}
 """Channels and Hz that a format holds at most; beyond, libsndfile's Vorbis ends the process. Others: as libsndfile."""
 
+_HOLDS_MORE = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")
+"""Encodings that hold samples beyond -1..1."""
+
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 """All that Opus can be, in Hz."""
 
@@ -100,6 +103,8 @@ def write_audio(
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
     check_encoding(str(path), file_format, subtype, channels=samples.shape[1], sample_rate=sample_rate)
+    if (subtype or soundfile.default_subtype(file_format)).upper() not in _HOLDS_MORE:
+        samples = samples.clip(-1.0, 1.0)  # libsndfile clips for PCM alone: other encodings wrap around
     try:
         with replacing(path) as temporary:
             soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
@@ -266,10 +271,10 @@ def check_encoding(
         raise InvalidAudioError(f"{name}: {file_format.upper()} holds {most} channels at most, not {channels}.")
     if sample_rate is not None and sample_rate > fastest:
         raise InvalidAudioError(f"{name}: {file_format.upper()} holds {fastest} Hz at most, not {sample_rate}.")
-    if sample_rate is not None and (subtype or "").upper() == "OPUS" and sample_rate not in _OPUS_RATES:
+    if sample_rate is not None and str(subtype).upper() == "OPUS" and sample_rate not in _OPUS_RATES:
         listed = ", ".join(map(str, _OPUS_RATES))
         raise InvalidAudioError(f"{name}: OPUS holds {listed} Hz, not {sample_rate}; choose one as the sample rate.")
-    if subtype is not None and not soundfile.check_format(file_format.upper(), subtype):
+    if subtype is not None and not (isinstance(subtype, str) and soundfile.check_format(file_format.upper(), subtype)):
         known = ", ".join(sorted(soundfile.available_subtypes(file_format.upper())))
         raise InvalidAudioError(f"{name}: {file_format.upper()} has no encoding {subtype!r}; it has {known}.")
 

@@ -38,7 +38,31 @@ def test_what_is_written_is_read(tmp_path: Path, wave: Any) -> None:
     assert torch.equal(back, WAVE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_what_exceeds_full_scale_is_clipped_by_every_encoding_that_cannot_hold_it(tmp_path: Path, name: str) -> None:
+    """libsndfile clips for PCM alone; in the others, what is a little too loud came out at the other end."""
+    loud = 1.2 * torch.sin(torch.linspace(0, 60, 4000))[None]
+    kinds = {"x.wav": ("PCM_16", "PCM_U8", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"), "x.flac": ("PCM_24", "PCM_S8")}
+    for subtype in (None, *kinds[name]):
+        write_audio(tmp_path / name, loud, 22050, subtype=subtype, overwrite=True)
+        back = read_audio(tmp_path / name)[0][:, :4000]
+        assert (back - loud.clamp(-1, 1)).abs().max() < 0.1, subtype
+    assert loud.max() > 1.19
+
+
+def test_what_holds_more_than_full_scale_is_given_it(tmp_path: Path) -> None:
+    loud = torch.linspace(-1.5, 1.5, 400)[None]
+    for subtype in ("FLOAT", "DOUBLE"):
+        write_audio(tmp_path / "x.wav", loud, 22050, subtype=subtype, overwrite=True)
+        assert torch.equal(read_audio(tmp_path / "x.wav")[0], loud)
+
+
+def test_an_encoding_is_named_by_a_word(tmp_path: Path) -> None:
+    with pytest.raises(InvalidAudioError, match="no encoding 16; it has .*PCM_16"):
+        write_audio(tmp_path / "x.wav", WAVE, 22050, subtype=16)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
 def test_half_precision_is_written(tmp_path: Path, dtype: torch.dtype) -> None:
     write_audio(tmp_path / "x.wav", WAVE.to(dtype), 22050, subtype="FLOAT")
     assert torch.equal(read_audio(tmp_path / "x.wav")[0], WAVE.to(dtype).float())
