@@ -33,6 +33,7 @@ from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
 from .report import EngineReport
 from .turns import Turn
+from .untraced import untraced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,6 +214,7 @@ class VocoderBase(abc.ABC):
                 self._place(target)
         return self
 
+    @untraced
     def mel_to_waveform(
         self,
         mel: torch.Tensor | NDArray[Any],
@@ -349,6 +351,7 @@ class VocoderBase(abc.ABC):
     def _waveform(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.float32, device=self.device)
 
+    @untraced
     def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
         # The precision is the vocoder's to choose, whatever the caller's autocast says.

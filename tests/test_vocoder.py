@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core import ModuleVocoder, VocoderBase, errors
+from distill_core import MelSpec, ModuleVocoder, VocoderBase, errors
 from distill_core.audio import write_audio
 from distill_core.resample import resample
 from tests import toy
@@ -406,6 +406,29 @@ def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
 
 
 def test_a_vocoder_stays_in_its_process() -> None:
+def test_a_program_that_is_compiled_gets_what_it_got_before() -> None:
+    """The vocoder runs as ever; only what is around it is compiled."""
+    vocoder, mel = ToyVocoder(), toy.mel(2, 20)
+    spec, sound = MelSpec.preset("bigvgan-24khz-100band-256x"), torch.randn(1, 3000)
+
+    def whole(mel):
+        return 2 * vocoder.mel_to_waveform(mel + 0)
+
+    def pieces(mel):
+        return [2 * piece for piece in vocoder.stream((mel + 0).split(7, dim=-1))]
+
+    def mel_loss(sound):
+        return (spec.analyze(sound + 0) ** 2).mean()
+
+    want, loss = vocoder.mel_to_waveform(mel), mel_loss(sound)
+    try:
+        assert torch.equal(torch.compile(whole, backend="eager")(mel), 2 * want)
+        assert torch.allclose(torch.cat(torch.compile(pieces, backend="eager")(mel), dim=-1), 2 * want, atol=1e-6)
+        assert torch.allclose(torch.compile(mel_loss, backend="eager")(sound), loss)
+    finally:
+        torch.compiler.reset()
+
+
     for leave in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"arguments of registry\.get"):
             leave(ToyVocoder())

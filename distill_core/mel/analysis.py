@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..arrays import check_unmasked, tensor_of
 from ..errors import InvalidAudioError
+from ..untraced import untraced
 from .filters import filterbank
 from .spec import MelSpec
 
@@ -126,6 +127,7 @@ def _checked(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@untraced
 def _constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Filterbank and window where they are needed. Shared by all callers, who must not write to them."""
     with torch.inference_mode(False):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MelMismatch
+from ..untraced import untraced
 from .filters import filterbank
 from .spec import MelSpec
 
@@ -34,6 +35,7 @@ def looks_like(mel: Tensor, spec: MelSpec) -> bool:
     return _objection(_sample(mel), spec) is None
 
 
+@untraced
 def check_format(mel: Tensor, spec: MelSpec) -> None:
     """Refuse a mel whose values cannot be those of the format `spec`.
 

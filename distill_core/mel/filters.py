@@ -10,6 +10,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ..untraced import untraced
 from .spec import MelScale, MelSpec
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def band_edges(spec: MelSpec) -> Floats:
     return mel_to_hz(np.linspace(low, high, spec.n_mels + 2), spec.scale)
 
 
+@untraced
 @lru_cache(maxsize=32)
 def filterbank(spec: MelSpec) -> Floats:
     """The filters of a format, `[n_mels, n_fft // 2 + 1]` in float64; the array is read-only."""
