@@ -34,6 +34,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 # Far above any format in use; a config.json that asks for more is damaged, and would fill the memory.
 _MAX_N_FFT = 1 << 17
 _MIN_FLOOR = 2.0**-126  # float32's smallest number of full precision; devices may take what is below for 0
+_MAX_FLOAT32 = (2 - 2.0**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,10 @@ class MelSpec:
                 f"MelSpec.floor must be above 0 for log={self.log!r}, {_MIN_FLOOR:.3g} or more, not {self.floor:g}: "
                 "0, which less is in float32, has no logarithm."
             )
+
+        for name in ("floor", "eps"):
+            if (value := getattr(self, name)) > _MAX_FLOAT32:
+                raise MelFormatError(f"MelSpec.{name}={value:g} is more than float32 holds.")
 
     def _store(self, name: str, value: float) -> None:
         object.__setattr__(self, name, value)
@@ -261,8 +266,13 @@ class MelSpec:
         names = " = ".join(name for name, spec in _PRESETS.items() if spec == self)
         return f"{names} ({self.describe()})" if names else self.describe()
 
-    def differences(self, other: MelSpec) -> dict[str, tuple[Any, Any]]:
-        """The fields in which two formats differ, as name -> (mine, the other's)."""
+    def differences(self, other: MelSpec | str) -> dict[str, tuple[Any, Any]]:
+        """The fields in which two formats differ, as name -> (mine, the other's).
+
+        Raises:
+            MelFormatError: the other is neither a `MelSpec` nor the name of a preset.
+        """
+        other = MelSpec.of(other)
         names = [field.name for field in fields(self)]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

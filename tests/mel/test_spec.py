@@ -72,6 +72,8 @@ def test_no_fmax_is_half_the_sample_rate_to_equality_and_hash() -> None:
         ("floor", -1e-5),
         ("floor", 1e-60),
         ("floor", float("nan")),
+        ("floor", 1e39),
+        ("eps", 1e39),
         ("center", 1),
         ("eps", -1),
     ],
@@ -157,3 +159,6 @@ def test_silence_is_the_floor() -> None:
 def test_differences_are_listed_by_field() -> None:
     other = dataclasses.replace(NVIDIA, fmax=8000, log="log10")
     assert NVIDIA.differences(other) == {"fmax": (22050.0, 8000.0), "log": ("ln", "log10")}
+    assert NVIDIA.differences("vocos-24khz-100band")["n_mels"] == (128, 100)
+    with pytest.raises(MelFormatError, match="NoneType"):
+        NVIDIA.differences(None)  # type: ignore[arg-type]
