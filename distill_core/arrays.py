@@ -26,6 +26,26 @@ def check_unmasked(array: Any, what: str, error: type[DistillError]) -> None:
         )
 
 
+def check_plain(value: Any, what: str, error: type[DistillError], shape: str = "") -> None:
+    """See that a tensor has its numbers at hand, and in strides; what is no tensor passes.
+
+    Args:
+        value: a tensor, or anything else.
+        what: it is, for the message.
+        error: the class of the error to raise.
+        shape: that it should have, for the message.
+    """
+    if not isinstance(value, torch.Tensor):
+        return
+    if value.is_meta:
+        problem = "without data, on the meta device"
+    elif value.is_nested or value.layout != torch.strided:
+        problem = "sparse or nested: to_dense() converts one that is sparse"
+    else:
+        return
+    raise error(f"{what} must be a plain tensor{shape and ' '}{shape}; this one is {problem}.")
+
+
 def tensor_of(array: Any) -> torch.Tensor:
     """The numbers of an array as a tensor on the CPU, which shares their memory where torch can.
 

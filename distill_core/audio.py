@@ -142,9 +142,10 @@ def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
     """[samples, channels] in float32 or float64."""
     import torch
 
-    from .arrays import check_unmasked, tensor_of
+    from .arrays import check_plain, check_unmasked, tensor_of
 
     check_unmasked(wave, f"{path}: a waveform", InvalidAudioError)
+    check_plain(wave, f"{path}: a waveform", InvalidAudioError)
     try:
         audio = wave.detach() if isinstance(wave, torch.Tensor) else tensor_of(wave)
     except (TypeError, ValueError) as error:
@@ -166,8 +167,10 @@ def _writable_samples(path: Path, wave: Any) -> NDArray[Any]:
     if audio.shape[0] > _MAX_CHANNELS:
         hint = " It looks transposed: wave.T." if audio.shape[1] <= _MAX_CHANNELS else ""
         raise InvalidAudioError(f"{path}: {shape} has {audio.shape[0]} channels, [channels, samples].{hint}")
-    if not bool(torch.isfinite(audio).all()):
-        raise InvalidAudioError(f"{path}: the waveform holds samples that are NaN or infinite; nothing was written.")
+    if not bool(torch.isfinite(audio.float()).all()):
+        raise InvalidAudioError(
+            f"{path}: the waveform holds samples that are NaN or infinite in float32; nothing was written."
+        )
     samples: NDArray[Any] = (audio if audio.dtype == torch.float64 else audio.float()).T.cpu().numpy()
     return samples
 

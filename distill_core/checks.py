@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
-from .arrays import check_unmasked, tensor_of
+from .arrays import check_plain, check_unmasked, tensor_of
 from .errors import InvalidMelError, OptionError, PluginError
 from .mel.spec import MelSpec
 
@@ -36,9 +37,7 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
             mel = tensor_of(mel)
         except TypeError as error:
             raise InvalidMelError(f"A mel must hold floating-point numbers, not {mel.dtype}.") from error
-    if mel.is_nested or mel.layout != torch.strided or mel.is_meta:
-        what = "without data, on the meta device" if mel.is_meta else "sparse or nested: mel.to_dense() converts"
-        raise InvalidMelError(f"A mel must be a plain tensor {expected}; this one is {what}.")
+    check_plain(mel, "A mel", InvalidMelError, expected)
     shape = list(mel.shape)
     if mel.dim() == 4 and mel.shape[1] == 1:
         mel = mel[:, 0]
@@ -68,6 +67,7 @@ def checked_lengths(lengths: Any, mel: torch.Tensor) -> list[int]:
     rows, _, frames = mel.shape
     if lengths is None:
         return [frames] * rows
+    check_plain(lengths, f"lengths, from 1 to {frames} for each of {rows} items,", InvalidMelError)
     values = lengths.tolist() if hasattr(lengths, "tolist") else lengths
     values = list(values) if isinstance(values, Iterable) else values
     if (
@@ -76,7 +76,8 @@ def checked_lengths(lengths: Any, mel: torch.Tensor) -> list[int]:
         or not all(is_whole(value) and 1 <= value <= frames for value in values)
     ):
         raise InvalidMelError(
-            f"lengths must give a whole number of frames from 1 to {frames} for each of {rows} items, not {values!r}."
+            f"lengths must give a whole number of frames from 1 to {frames} for each of {rows} items, not "
+            f"{reprlib.repr(values)}."
         )
     return [int(value) for value in values]
 

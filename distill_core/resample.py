@@ -106,8 +106,12 @@ class Resampler:
         """
         import torch
 
-        if self._ended:
-            raise RuntimeError("This Resampler was flushed; make another for the next stream.")
+        from .arrays import check_plain
+
+        self._check_open()
+        if not isinstance(chunk, torch.Tensor):
+            raise InvalidAudioError(f"A chunk must be a tensor [{self.channels}, samples], not {type(chunk).__name__}.")
+        check_plain(chunk, "A chunk", InvalidAudioError)
         if chunk.ndim != 2 or chunk.shape[0] != self.channels or not chunk.is_floating_point():
             raise InvalidAudioError(
                 f"Expected a floating-point chunk [{self.channels}, samples], got {list(chunk.shape)} of {chunk.dtype}."
@@ -128,10 +132,14 @@ class Resampler:
 
         Args:
             like: a tensor on the device wanted; default: the CPU.
+
+        Raises:
+            RuntimeError: `flush` was called before.
         """
         import numpy as np
         import torch
 
+        self._check_open()
         self._ended = True
         device = torch.device("cpu") if like is None else like.device
         if self._stream is None or self._taken == 0:
@@ -142,6 +150,10 @@ class Resampler:
         silence = np.zeros((2 + 2 * self.source_rate // self.target_rate, self.channels), np.float32)
         made = self._stream.resample_chunk(silence[:, 0] if self.channels == 1 else silence, last=True)
         return self._out(made[:missing], device)
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise RuntimeError("This Resampler was flushed; make another for the next stream.")
 
     def _in(self, chunk: Tensor) -> NDArray[np.float32]:
         array = chunk.detach().float().cpu().numpy()
@@ -164,9 +176,10 @@ def resample(wave: Tensor | NDArray[Any], source_rate: int, target_rate: int) ->
     """
     import torch
 
-    from .arrays import check_unmasked, tensor_of
+    from .arrays import check_plain, check_unmasked, tensor_of
 
     check_unmasked(wave, "A waveform", InvalidAudioError)
+    check_plain(wave, "A waveform", InvalidAudioError)
     if not isinstance(wave, torch.Tensor):
         try:
             wave = tensor_of(wave)

@@ -85,12 +85,17 @@ def test_an_ended_stream_is_refused_and_an_empty_one_is_empty() -> None:
     assert stream.flush().shape == (1, 0)
     with pytest.raises(RuntimeError, match="flushed"):
         stream.process(torch.zeros(1, 10))
+    other = Resampler(44100, 48000)
+    other.process(torch.zeros(1, 10))
+    other.flush()
+    with pytest.raises(RuntimeError, match="Resampler was flushed"):
+        other.flush()
 
 
 def test_numpy_goes_in_and_a_single_number_does_not() -> None:
     wave = torch.linspace(-1, 1, 500)
     assert torch.equal(resample(wave.numpy(), 48000, 44100), resample(wave, 48000, 44100))
-    for wrong in (torch.tensor(1.0), np.float32(1.0), "x"):
+    for wrong in (torch.tensor(1.0), np.float32(1.0), "x", torch.zeros(9, device="meta")):
         with pytest.raises(InvalidAudioError, match="waveform"):
             resample(wrong, 48000, 44100)  # type: ignore[arg-type]
 
@@ -151,7 +156,7 @@ def test_a_rate_that_is_none_is_refused(rate: object) -> None:
 
 def test_what_is_no_chunk_is_refused() -> None:
     stream = Resampler(44100, 48000)
-    for chunk in (torch.zeros(10), torch.zeros(2, 10), torch.zeros(1, 10, dtype=torch.int16)):
+    for chunk in (torch.zeros(10), torch.zeros(2, 10), torch.zeros(1, 10, dtype=torch.int16), np.zeros((1, 10)), None):
         with pytest.raises(InvalidAudioError, match="chunk"):
             stream.process(chunk)
 

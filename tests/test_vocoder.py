@@ -193,11 +193,19 @@ def test_nan_and_infinity_never_reach_the_model(value: float) -> None:
         [float("inf"), 20],
         [None, 20],
         ["20", "20"],
+        torch.tensor([20, 20], device="meta"),
+        torch.ones(2, 20, dtype=torch.bool),
     ],
 )
 def test_lengths_that_do_not_fit_are_named(lengths) -> None:
     with pytest.raises(errors.InvalidMelError, match="from 1 to 20 for each of 2 items"):
         ToyVocoder().mel_to_waveform(toy.mel(2, 20), lengths=lengths)
+
+
+def test_a_mask_in_place_of_lengths_does_not_fill_the_screen() -> None:
+    with pytest.raises(errors.InvalidMelError, match="each of 2 items") as caught:
+        ToyVocoder().mel_to_waveform(toy.mel(2, 2000), lengths=torch.ones(2, 2000, dtype=torch.bool))
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("lengths", [np.array([20, 13]), torch.tensor([20.0, 13.0]), [torch.tensor(20), np.int8(13)]])
@@ -398,14 +406,6 @@ def test_a_back_end_that_does_not_call_super_is_told_so() -> None:
             use(Forgetful())
 
 
-def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
-    vocoder = Bare(toy.VARIANT, halo=0)
-    assert vocoder.mel_to_waveform(toy.mel()).shape == (2, 1, 800)
-    with pytest.raises(errors.PluginError, match="Bare cannot be moved.*`_move`"):
-        vocoder._place(torch.device("cpu"))
-
-
-def test_a_vocoder_stays_in_its_process() -> None:
 def test_a_program_that_is_compiled_gets_what_it_got_before() -> None:
     """The vocoder runs as ever; only what is around it is compiled."""
     vocoder, mel = ToyVocoder(), toy.mel(2, 20)
@@ -429,6 +429,14 @@ def test_a_program_that_is_compiled_gets_what_it_got_before() -> None:
         torch.compiler.reset()
 
 
+def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
+    vocoder = Bare(toy.VARIANT, halo=0)
+    assert vocoder.mel_to_waveform(toy.mel()).shape == (2, 1, 800)
+    with pytest.raises(errors.PluginError, match="Bare cannot be moved.*`_move`"):
+        vocoder._place(torch.device("cpu"))
+
+
+def test_a_vocoder_stays_in_its_process() -> None:
     for leave in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match=r"arguments of registry\.get"):
             leave(ToyVocoder())

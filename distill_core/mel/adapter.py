@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
+from ..arrays import check_plain
+from ..device import parsed
 from ..errors import InvalidMelError
 from . import refine as refinement
 from .analysis import compress
@@ -39,6 +41,7 @@ class MelAdapter:
     Raises:
         MelMismatch: the formats are incompatible; the message says why.
         MelFormatError: one is neither a `MelSpec` nor a preset.
+        DeviceError: torch knows no such device.
     """
 
     def __init__(
@@ -75,8 +78,12 @@ class MelAdapter:
         return max(self._before, self._after)
 
     def to(self, device: torch.device | str) -> MelAdapter:
-        """Move the constants to another device; returns the adapter itself."""
-        self.device = torch.device(device)
+        """Move the constants to another device; returns the adapter itself.
+
+        Raises:
+            DeviceError: torch knows no such device.
+        """
+        self.device = parsed(device)
         if self._same:
             return self
         self._conversion = Conversion(self.source, self.target, self.device)
@@ -129,7 +136,7 @@ class MelAdapter:
             InvalidMelError: not a floating-point tensor of rank 3 with the source's number of bands and
                 at least one frame, or NaN or a value beyond those of any sound in it.
         """
-        total = mel.shape[-1] if mel.ndim == 3 else 0
+        total = mel.shape[-1] if isinstance(mel, Tensor) and mel.ndim == 3 else 0
         return self.convert(mel, offset=0, start=0, stop=self.out_frames(total), total=total)
 
     def convert(self, mel: Tensor, *, offset: int, start: int, stop: int, total: int | None) -> Tensor:
@@ -201,6 +208,7 @@ class MelAdapter:
         bands = self.source.n_mels
         if not isinstance(mel, Tensor):
             raise InvalidMelError(f"A mel must be a tensor [B, {bands}, T], not {type(mel).__name__}.")
+        check_plain(mel, "A mel", InvalidMelError, f"[B, {bands}, T]")
         if mel.ndim != 3 or mel.shape[1] != bands or not mel.numel() or not mel.is_floating_point():
             raise InvalidMelError(
                 f"Expected a floating-point mel [B, {bands}, T] with B and T of 1 or more, in the format "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arrays import check_unmasked, tensor_of
+from ..arrays import check_plain, check_unmasked, tensor_of
 from ..errors import InvalidAudioError
 from ..untraced import untraced
 from .filters import filterbank
@@ -84,6 +84,7 @@ def expand(mel: Tensor, spec: MelSpec) -> Tensor:
 def _checked(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
     """`waveform` as finite `[B, samples]` in float32 or float64."""
     check_unmasked(waveform, "A waveform", InvalidAudioError)
+    check_plain(waveform, "A waveform", InvalidAudioError)
     try:
         audio = waveform if isinstance(waveform, Tensor) else tensor_of(waveform)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -126,8 +127,8 @@ def _checked(waveform: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
     return audio
 
 
-@lru_cache(maxsize=32)
 @untraced
+@lru_cache(maxsize=32)
 def _constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Filterbank and window where they are needed. Shared by all callers, who must not write to them."""
     with torch.inference_mode(False):

@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from distill_core.errors import InvalidMelError, MelMismatch
+from distill_core.errors import DeviceError, InvalidMelError, MelMismatch
 from distill_core.mel import MelAdapter, MelSpec
 
 VAE = MelSpec.preset("distill-vae")
@@ -267,13 +267,23 @@ def test_incompatible_formats_are_refused_with_the_reason() -> None:
         torch.zeros(1, 128, 0),
         torch.zeros(0, 128, 30),
         torch.zeros(1, 128, 30, dtype=torch.int64),
+        torch.zeros(1, 128, 30, device="meta"),
+        torch.zeros(1, 128, 30).to_sparse(),
         [[0.0]],
+        None,
     ],
 )
 def test_what_is_no_mel_of_the_source_is_refused(mel: torch.Tensor) -> None:
     adapter = MelAdapter(VAE, BIGVGAN)
     with pytest.raises(InvalidMelError, match="128"):
         adapter.convert(mel, offset=0, start=0, stop=5, total=30)
+    with pytest.raises(InvalidMelError, match="128"):
+        adapter(mel)
+
+
+def test_a_device_that_is_none_is_refused() -> None:
+    with pytest.raises(DeviceError, match="There is no device 'gpu'"):
+        MelAdapter(VAE, BIGVGAN, device="gpu")
 
 
 @pytest.mark.parametrize("refine", [True, False])

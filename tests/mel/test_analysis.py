@@ -78,6 +78,8 @@ def test_the_shortest_audio_is_analysed_and_shorter_refused_with_the_number() ->
         (torch.zeros(8000, dtype=torch.complex64), "floating"),
         (torch.full((8000,), 1e30), r"up to 1\.0e\+30, where full scale is 1"),
         ("a.wav", "str"),
+        (torch.zeros(8000, device="meta"), "plain tensor.*meta"),
+        (torch.zeros(8000).to_sparse(), "plain tensor.*sparse"),
         (torch.zeros(8000, 2), r"waveform\.T"),
         (np.zeros((8000, 2)), r"waveform\.T"),
         (torch.zeros(10, 2), "Pad with zeros"),
