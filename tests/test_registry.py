@@ -190,6 +190,7 @@ def test_an_unknown_variant_gets_the_list(good: Registry) -> None:
         ({"precision": "int8"}, errors.PrecisionError, "int8"),
         ({"weights": 3}, errors.OptionError, "not int"),
         ({"weights": "a\0b"}, errors.OptionError, "names no file or folder"),
+        ({"weights": ""}, errors.OptionError, "names no file or folder"),
         ({"mel": "no-such-format"}, errors.MelFormatError, "no-such-format"),
         ({"mel": 5}, errors.MelFormatError, "not int"),
         ({"mel": {"n_mels": 5}}, errors.MelFormatError, "MelSpec.from_config"),

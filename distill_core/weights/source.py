@@ -121,8 +121,10 @@ def check_kind(weights: object) -> None:
     """See that `weights=` is something that can be loaded.
 
     Raises:
-        OptionError: it is no path and no mapping.
+        OptionError: it is no path and no mapping, or an empty name, which would be that of the current folder.
     """
+    if isinstance(weights, str) and not weights:
+        raise OptionError("weights='' names no file or folder; leave weights out, or None, for the variant's own.")
     if not isinstance(weights, str | os.PathLike | Mapping):
         raise OptionError(
             f"weights= takes a folder, a file or a state dict (a mapping of tensors), not {type(weights).__name__}."
