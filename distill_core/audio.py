@@ -103,8 +103,8 @@ def write_audio(
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
     check_encoding(str(path), file_format, subtype, channels=samples.shape[1], sample_rate=sample_rate)
-    if (subtype or soundfile.default_subtype(file_format)).upper() not in _HOLDS_MORE:
-        samples = samples.clip(-1.0, 1.0)  # libsndfile clips for PCM alone: other encodings wrap around
+    if not holds_more(file_format, subtype):
+        samples = samples.clip(-1.0, 1.0)
     try:
         with replacing(path) as temporary:
             soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
@@ -258,6 +258,14 @@ def check_is_sound(path: Path, name: str) -> None:
             f"{name}: is an archive of arrays, no sound. A mel is read from .npy (np.save writes one), .pt or "
             ".safetensors."
         )
+
+
+def holds_more(file_format: str, subtype: str | None) -> bool:
+    """Whether an encoding, None for the format's usual, holds samples beyond -1..1.
+
+    Where it does not, libsndfile clips for PCM alone: other encodings wrap around.
+    """
+    return (subtype or _soundfile().default_subtype(file_format)).upper() in _HOLDS_MORE
 
 
 def check_encoding(

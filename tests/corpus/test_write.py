@@ -1,0 +1,31 @@
+"""Sound files written piece by piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill_core.audio import read_audio
+
+pytest.importorskip("soundfile")
+
+from distill_core.corpus.write import write
+
+
+@pytest.mark.parametrize("subtype", [None, "PCM_16", "ULAW", "ALAW", "MS_ADPCM"])
+def test_what_exceeds_full_scale_is_clipped_by_every_encoding_that_cannot_hold_it(
+    tmp_path: Path, subtype: str | None
+) -> None:
+    loud = 1.2 * torch.sin(torch.linspace(0, 60, 4000))[None]
+    write(tmp_path / "x.wav", loud.split(1500, dim=1), 22050, 1, name="x.wav", subtype=subtype)
+    back = read_audio(tmp_path / "x.wav")[0][:, :4000]
+    assert (back - loud.clamp(-1, 1)).abs().max() < 0.1
+    assert loud.max() > 1.19
+
+
+def test_what_holds_more_than_full_scale_is_given_it(tmp_path: Path) -> None:
+    loud = 1.2 * torch.sin(torch.linspace(0, 60, 4000))[None]
+    write(tmp_path / "x.wav", [loud], 22050, 1, name="x.wav", subtype="FLOAT")
+    assert torch.equal(read_audio(tmp_path / "x.wav")[0], loud)
