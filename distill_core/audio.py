@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,14 @@ READ = (
 )  # fmt: skip
 """What is taken for sound in a folder. A file named by itself may have any ending."""
 
+_PROMISED = re.compile(r"(\d+) \(should be (\d+)\)")
+"""libsndfile's words on the sizes in a header of which less is in the file."""
+_SLACK = 4096
+"""Bytes, or samples, that a sloppy header may promise too much."""
+_STREAMED = 0x7FFF0000
+"""Sizes from here on are what is written into the header of a stream whose end is not known."""
+_UNKNOWN = 1 << 60
+
 
 def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
     """An audio file as (waveform [channels, samples] of float32 in -1..1, sample rate in Hz).
@@ -45,8 +54,8 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
         max_seconds: no more than this is read from its beginning.
 
     Raises:
-        InvalidAudioError: there is no such file, it is no audio, it is empty, or it holds NaN or infinity; or
-            `max_seconds` is no length.
+        InvalidAudioError: there is no such file, it is no audio, it is empty or was cut off, or it holds NaN or
+            infinity; or `max_seconds` is no length.
         MissingDependencyError: soundfile is not installed.
     """
     import torch
@@ -55,19 +64,20 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
     path = path_of(path, "A sound")
     most = None if max_seconds is None else _checked_seconds(max_seconds, f"{path}: max_seconds")
     check_is_sound(path, str(path))
-    place = os.fsencode(path)
     try:
-        frames = -1
-        if most is not None:
-            about = soundfile.info(place)
-            frames = max(1, round(min(most * about.samplerate, about.frames)))
-        samples, rate = soundfile.read(place, frames, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            rate, promised = file.samplerate, file.frames
+            check_header(file, str(path))
+            frames = -1 if most is None else max(1, round(min(most * rate, promised)))
+            samples = file.read(frames, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
         raise InvalidAudioError(f"{path}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error
     wave = torch.from_numpy(samples).T.contiguous()
     if wave.shape[1] == 0:
         raise InvalidAudioError(f"{path}: holds no samples.")
+    if most is None:
+        check_length(wave.shape[1], promised, str(path))
     if not bool(torch.isfinite(wave).all()):
         raise InvalidAudioError(f"{path}: holds samples that are NaN or infinite.")
     return wave, rate
@@ -266,6 +276,28 @@ def holds_more(file_format: str, subtype: str | None) -> bool:
     Where it does not, libsndfile clips for PCM alone: other encodings wrap around.
     """
     return (subtype or _soundfile().default_subtype(file_format)).upper() in _HOLDS_MORE
+
+
+def check_header(file: Any, name: str) -> None:
+    """See that as much is in a soundfile.SoundFile as its header says.
+
+    Raises:
+        InvalidAudioError: it was cut off; `name` is what the message calls it.
+    """
+    for promised, there in _PROMISED.findall(file.extra_info):
+        if int(there) + _SLACK < int(promised) < _STREAMED:
+            raise InvalidAudioError(f"{name}: is cut off: its header promises {promised} bytes, {there} are there.")
+
+
+def check_length(read: int, promised: int, name: str) -> None:
+    """See that about as many samples were in a file as it promised.
+
+    Raises:
+        InvalidAudioError: it was cut off; `name` is what the message calls it.
+    """
+    # Decoders of mp3 estimate the length; one that is off by more than 2 % was told of more than there is.
+    if read + max(_SLACK, promised // 50) < promised < _UNKNOWN:
+        raise InvalidAudioError(f"{name}: is cut off: of {promised} samples, {read} are there.")
 
 
 def check_encoding(

@@ -107,6 +107,15 @@ def test_a_file_that_is_there_stays_and_the_message_says_how_to_replace_it(tmp_p
     assert read_audio(tmp_path / "x.wav")[0].shape == (1, 10)
 
 
+def test_a_sound_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    write_audio(path, np.zeros((1, 22_050), np.float32), 22050)
+    path.write_bytes(path.read_bytes()[:22_000])
+    for seconds in (None, 0.1):
+        with pytest.raises(InvalidAudioError, match="is cut off"):
+            read_audio(path, max_seconds=seconds)
+
+
 def test_a_mel_may_be_stored_in_any_order_of_bytes(tmp_path: Path) -> None:
     mel = np.random.default_rng(0).standard_normal((1, 80, 7)).astype(np.float32)
     np.save(tmp_path / "x.npy", mel.astype(">f4"))

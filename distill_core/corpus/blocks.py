@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from ..audio import _soundfile, check_is_sound
+from ..audio import _soundfile, check_header, check_is_sound, check_length
 from ..errors import InvalidAudioError
 from ..resample import Resampler
 
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 """Samples of all channels together that are read at once."""
-
-_PROMISED = re.compile(r"(\d+) \(should be (\d+)\)")
-"""libsndfile's words on the sizes in a header of which less is in the file."""
-_SLACK = 4096
-"""Bytes, or samples, that a sloppy header may promise too much."""
-_STREAMED = 0x7FFF0000
-"""Sizes from here on are what is written into the header of a stream whose end is not known."""
-_UNKNOWN = 1 << 60
 
 _END = 1 << 15
 """Samples held back until it is known where the end is; a mel's last frame reaches beyond it by less."""
@@ -60,9 +51,7 @@ class Sound:
         self.sample_rate: int = self._file.samplerate
         if self.samples == 0:
             raise InvalidAudioError(f"{name}: holds no samples.")
-        for promised, there in _PROMISED.findall(self._file.extra_info):
-            if int(there) + _SLACK < int(promised) < _STREAMED:
-                raise InvalidAudioError(f"{name}: is cut off: its header promises {promised} bytes, {there} are there.")
+        check_header(self._file, name)
 
     def __enter__(self) -> Sound:
         return self
@@ -89,9 +78,7 @@ class Sound:
                 raise InvalidAudioError(f"{self.name}: holds samples that are NaN or infinite.")
             read += wave.shape[1]
             yield wave
-        # Decoders of mp3 estimate the length; one that is off by more than 2 % was told of more than there is.
-        if read + max(_SLACK, self.samples // 50) < self.samples < _UNKNOWN:
-            raise InvalidAudioError(f"{self.name}: is cut off: of {self.samples} samples, {read} are there.")
+        check_length(read, self.samples, self.name)
         self.samples = read
 
     def whole(self) -> torch.Tensor:
