@@ -33,7 +33,8 @@ BIN = 25
 BANDS = 160
 COLUMNS = 1200
 _PER_SECOND = 125
-_FLOOR = -120.0
+FLOOR = -120.0
+"""The level of digital silence, in dB."""
 _WINDOWS = 8  # looked at in each column of a long sound
 _STEPS = (*(base * 10**power for power in (-3, -2, -1) for base in (1, 2, 5)), *(1, 2, 5, 10, 15, 30))
 _STEPS += (60, 120, 300, 600, 1200, 1800, 3600)
@@ -143,9 +144,12 @@ def difference(result: Spectrogram, reference: Spectrogram, *, floor: float = LE
 
 
 def levels_for(*pictures: Spectrogram, span: float = 80.0) -> Colours:
-    """Colours in which all of these can be compared: up to the loudest of the first, `span` dB down."""
+    """Colours in which all of these can be compared: up to the loudest of the first, `span` dB down.
+
+    They end at digital silence, so that this is black.
+    """
     loudest = float(np.quantile(pictures[0].level, 0.999)) if pictures and pictures[0].level.size else 0.0
-    high = max(-60.0, 5 * math.ceil(loudest / 5))
+    high = max(FLOOR + span, 5 * math.ceil(loudest / 5))
     return Colours(high - span, high)
 
 
@@ -236,7 +240,7 @@ def _hz(hz: float) -> str:
 
 
 def _decibel(power: torch.Tensor) -> Floats:
-    level: Floats = (10 * torch.log10(power.clamp(min=10 ** (_FLOOR / 10)))).numpy()
+    level: Floats = (10 * torch.log10(power.clamp(min=10 ** (FLOOR / 10)))).numpy()
     return level
 
 

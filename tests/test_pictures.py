@@ -83,6 +83,12 @@ def test_silence_and_scraps_have_a_picture(wave: torch.Tensor) -> None:
     assert "<img" in pictures.figure(picture, "scrap")
 
 
+def test_silence_is_black() -> None:
+    picture = pictures.spectrogram(torch.zeros(1, 4000), 8000)
+    made = image.open(io.BytesIO(pictures.png(picture, pictures.levels_for(picture))))
+    assert np.asarray(made.convert("RGB")).max() < 10
+
+
 def test_a_title_is_text() -> None:
     picture = pictures.spectrogram(torch.zeros(1, 4000), 8000)
     made = pictures.figure(picture, '<script>"', note="<b>")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..pictures import Spectrogram, columns_for, seconds_ticks, spectrogram
+from ..pictures import FLOOR, Spectrogram, columns_for, seconds_ticks, spectrogram
 from .packages import load
 
 COLUMNS = 600
@@ -27,6 +27,7 @@ TOO_MUCH, TOO_LITTLE = (230, 97, 1), (33, 113, 214)
 
 _TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 _CELL = (2, 4)  # bands x columns
+_SILENT = FLOOR + 0.01
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,19 @@ class View:
 
 
 def loudest(picture: Spectrogram) -> float:
-    """The level in dB to which all pictures of a recording are related."""
-    return float(picture.level.max(initial=-100.0))
+    """The level in dB to which all pictures of a recording are related; silence has one that leaves it black."""
+    level = float(picture.level.max(initial=FLOOR))
+    return level if level > _SILENT else FLOOR + RANGE_DB
 
 
 def of_levels(picture: Spectrogram, top: float) -> bytes:
-    """A WebP of a spectrogram, `top` dB in the brightest colour.
+    """A WebP of a spectrogram, `top` dB in the brightest colour, digital silence in black.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     share = np.clip((picture.level - top + RANGE_DB) / RANGE_DB, 0, 1)
+    share[picture.level <= _SILENT] = 0
     return _webp(_palette()[np.rint(share[::-1] * 255).astype(np.uint8)], "RGB")
 
 

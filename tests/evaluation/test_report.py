@@ -224,6 +224,23 @@ def test_a_difference_has_the_colour_of_its_sign_where_it_is() -> None:
     assert opaque.mean() > 200 and (blue > red + 80).mean() > 0.95
 
 
+def test_silence_is_black_also_beside_something_faint() -> None:
+    from distill_core.evaluation import images
+
+    def picture(wave: torch.Tensor) -> np.ndarray:
+        levels = images.View(1.0, 8000).levels(wave, 16_000)
+        data = images.of_levels(levels, images.loudest(levels))
+        return np.asarray(image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    silence = torch.zeros(16_000)
+    assert picture(silence).max() < 30
+    faint = silence.clone()
+    faint[:6000] = 1e-3 * torch.randn(6000, generator=torch.Generator().manual_seed(0))
+    seen = picture(faint)
+    assert seen[:, -40:].max() < 30
+    assert seen[:, :40].max() > 200
+
+
 def test_only_so_many_files_are_shown_and_all_are_listed(sounds: Path) -> None:
     found = Page(page(compare([sounds], "toy", keep=1)))
     assert len(found.all("article")) == 1
