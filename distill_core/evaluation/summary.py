@@ -18,7 +18,8 @@ class Statistics:
 
     Args:
         mean: for the real-time factor the ratio of all seconds.
-        deviation: the standard deviation between the files (n - 1); None for a single one.
+        deviation: the standard deviation between the files (n - 1); None for a single one. For the real-time factor
+            each file counts by its seconds, as in the mean.
         values: by file name, in the order of the files.
         loss: what vocoders are ranked by, the smaller the better.
     """
@@ -76,13 +77,13 @@ def _summary(metric: Metric, values: dict[str, dict[int, tuple[str, float, float
     shared = set.intersection(*(set(each) for each in values.values()))
     statistics = {}
     for label, found in values.items():
-        numbers = [value for _, value, _ in found.values()]
-        mean = sum(numbers) / len(numbers)
+        weighed = [(value, seconds if metric.key == "rtf" else 1.0) for _, value, seconds in found.values()]
+        count, total = len(weighed), sum(weight for _, weight in weighed)
+        mean = sum(value * weight for value, weight in weighed) / total
         deviation = None
-        if len(numbers) > 1:
-            deviation = math.sqrt(sum((value - mean) ** 2 for value in numbers) / (len(numbers) - 1))
-        if metric.key == "rtf":
-            mean = _ratio(list(found.values()))
+        if count > 1:
+            variance = sum(weight * (value - mean) ** 2 for value, weight in weighed) / total
+            deviation = math.sqrt(variance * count / (count - 1))
         common = [found[index] for index in sorted(shared)]
         losses = [metric.loss(value) for _, value, _ in common]
         loss = math.inf

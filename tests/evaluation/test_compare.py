@@ -59,6 +59,15 @@ def test_a_folder_is_every_sound_in_it_and_the_summary_their_mean(sounds: Path) 
     assert summary["rtf"].vocoders["toy"].mean == pytest.approx(ratio)
 
 
+def test_a_scrap_of_sound_does_not_blow_up_the_spread_of_the_speed(sounds: Path, tmp_path: Path) -> None:
+    pytest.importorskip("soundfile").write(tmp_path / "scrap.wav", np.full(1, 0.1), 16_000)
+    speed = compare([sounds, tmp_path / "scrap.wav"], "toy").summary()["rtf"].vocoders["toy"]
+    *whole, scrap = [value for _, value in speed.values]
+    assert scrap > 20 * max(whole)
+    assert speed.deviation is not None
+    assert speed.deviation < scrap / 20
+
+
 def test_loaded_vocoders_go_under_labels_of_their_own_and_the_better_one_is_seen(sounds: Path) -> None:
     class Echo(toy.ToyVocoder):
         """Gives back the sound it was told, whatever the mel; wrong by `gain`."""
