@@ -56,8 +56,8 @@ def check_format(mel: Tensor, spec: MelSpec) -> None:
     likely = _likely(values, spec, mel.shape[-2] if mel.ndim >= 2 else None)
     guess = f" It looks like {likely}." if likely else ""
     raise MelMismatch(
-        f"This mel is not in the format {spec}: {objection}.{guess} Name the format it is in with mel=, or "
-        "pass check_format=False if it is right all the same."
+        f"This mel is not in the format {spec}: {objection}.{guess} Name the format it is in (mel= in Python, "
+        "--mel in the terminal); if it is right all the same, pass check_format=False in Python."
     )
 
 

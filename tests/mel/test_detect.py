@@ -99,3 +99,8 @@ def test_loud_noise_is_in_its_own_format(name: str, frames: int) -> None:
     spec = MelSpec.preset(name)
     noise = torch.randn(1, 48_000, generator=torch.Generator().manual_seed(0)) * 0.4
     check_format(spec.analyze(noise.clamp(-1, 1))[..., :frames], spec)
+
+
+def test_what_to_do_is_said_for_the_terminal_as_well() -> None:
+    with pytest.raises(MelMismatch, match=r"mel= in Python, --mel in the terminal"):
+        check_format(VAE.analyze(0.1 * torch.randn(1, VAE.sample_rate)), BIGVGAN)
