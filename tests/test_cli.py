@@ -287,6 +287,7 @@ def test_wrong_usage_is_exit_code_2(argv, tmp_path: Path, monkeypatch) -> None:
         (f"{'x' * 300}.wav", [], "cannot be written"),
         (f"new/{'x' * 300}.wav", [], "xx.wav: cannot be written (File name too long)"),
         ("out.wav", ["--subtype", "VORBIS"], "no encoding 'VORBIS'"),
+        ("out.wav", ["--format", "flac"], "out.wav: is named as .wav, but --format says flac"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_first(
@@ -297,6 +298,11 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     assert run("vocode", sound, "-o", tmp_path / output, "--vocoder", "toy", *more) == 1
     assert words in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_misspelt_folder_is_told_before_where_it_would_go(tmp_path: Path, capsys) -> None:
+    assert run("vocode", tmp_path / "recodrings", "-o", tmp_path / "vocoded", "--vocoder", "toy") == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/recodrings: there is no such file.\n"
 
 
 @pytest.fixture

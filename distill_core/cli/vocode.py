@@ -64,7 +64,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--format",
         choices=[each[1:] for each in AUDIO_FORMATS],
-        default="wav",
         help="of files in a folder (default: wav)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist; do again what is done")
@@ -88,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     on_ray = args.engine == "ray"
     if not on_ray and (args.address is not None or args.gpus_per_worker is not None):
         raise CorpusError("--address and --gpus-per-worker are for --engine ray.")
+    args.ending = f".{args.format or 'wav'}"
     args.inputs, args.output = [plain(each) for each in args.inputs], plain(args.output)
     elsewhere = any(is_url(each) for each in (*args.inputs, args.output))
     if on_ray or elsewhere or args.workers is not None or any(is_corpus(each) for each in args.inputs):
@@ -117,9 +117,9 @@ def _job(args: argparse.Namespace, folder: str | None) -> VocodeJob:
 
 
 def _run_files(args: argparse.Namespace) -> int:
-    items = plan(
-        args.inputs, args.output, overwrite=args.force, ending=f".{args.format}", keep_endings=args.keep_endings
-    )
+    items = plan(args.inputs, args.output, overwrite=args.force, ending=args.ending, keep_endings=args.keep_endings)
+    if args.format is not None and (other := Path(items[0].output).suffix).lower() != args.ending:
+        raise InvalidAudioError(f"{args.output}: is named as {other}, but --format says {args.format}.")
     for item in items:
         check_encoding(item.output, Path(item.output).suffix[1:], args.subtype, sample_rate=args.sample_rate)
     job = _job(args, None)
@@ -166,11 +166,13 @@ def plan(
 
     Raises:
         OutputExistsError: an output exists, is one of the inputs, or is meant for two of them.
-        InvalidAudioError: an output's ending is none that can be written.
+        InvalidAudioError: an output's ending is none that can be written, or there is nothing to make it from.
     """
     folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or os.path.isdir(output)
     if folder:
         _check_folder(output, f"{len(inputs)} inputs need a folder")
+    elif Path(output).suffix.lower() not in AUDIO_FORMATS:  # meant as a folder, perhaps, for one that was misspelt
+        check_is_file(Path(inputs[0]), inputs[0])
     jobs: dict[Path, Path] = {}
     for source in map(Path, inputs):
         name = source.name if keep_endings else source.stem
@@ -222,9 +224,9 @@ def _run_corpus(args: argparse.Namespace) -> int:
     _check_folder(args.output, "folders, globs, manifests and --workers need a folder")
     if not any(each.lower().endswith(MANIFEST_ENDINGS) for each in args.inputs):  # those may name files of any format
         rate = args.sample_rate
-        check_encoding(f"--format {args.format}", args.format, args.subtype, sample_rate=rate)
+        check_encoding(f"--format {args.ending[1:]}", args.ending[1:], args.subtype, sample_rate=rate)
     job = _job(args, args.output)
-    corpus = Plan(tuple(args.inputs), args.output, ending=f".{args.format}", keep_endings=args.keep_endings)
+    corpus = Plan(tuple(args.inputs), args.output, ending=args.ending, keep_endings=args.keep_endings)
     engine: LocalEngine | RayEngine
     if args.engine == "ray":
         engine = RayEngine(job, args.workers, address=args.address, gpus_per_worker=args.gpus_per_worker)
