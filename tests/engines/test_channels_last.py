@@ -23,7 +23,7 @@ from distill_bigvgan.engines import channels_last as wiring
 from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
 from distill_core.adapted import AdaptedVocoder
-from distill_core.engines import channels_last, selection
+from distill_core.engines import channels_last, selection, winograd
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
@@ -523,7 +523,13 @@ def convolutions(fast: BigVGANVocoder) -> list[Any]:
 LENGTHS = (1, 2, 3, 5, 7, 11, 13, 17, 40, 90)
 
 
-def test_ten_lengths_compile_and_pack_once(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def all_by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd.Convolutions, "_fits", lambda *_: False)
+
+
+@pytest.mark.usefixtures("all_by_onednn")
+def test_ten_lengths_compile_and_pack_once(small: dict[str, Any]) -> None:
     from distill_bigvgan.engines import snake_kernels
 
     fast = vocoder(small)
@@ -582,6 +588,7 @@ def test_who_does_not_get_to_pack_anew_still_has_a_weight(
     assert channels_last._same_bytes(conv.packed[length], fresh.packed[length])
 
 
+@pytest.mark.usefixtures("all_by_onednn")
 def test_a_new_length_brings_no_new_shape_to_onednn(small: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     """oneDNN prints what it creates: once every tile has had every layer, nothing that it has not made before."""
     fast = vocoder(small)
@@ -665,6 +672,7 @@ def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distill_core.engines import team
+    from distill_core.engines.winograd_compiled import CompiledConv
 
     helped: list[Any] = []
     pool = team._pool(os.getpid())
@@ -681,7 +689,8 @@ def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
     monkeypatch.setattr(team, "_gomp_parallel", lambda: None)
     monkeypatch.setattr(team, "_pool", lambda process: Pool())
     assert relative(sound(fast, mel), expected) <= 1e-6
-    assert len(helped) == 2 * (4 * 18 + 1), "two helpers for each of the model's activations"
+    kernels = 4 * 18 + 1 + sum(isinstance(conv, CompiledConv) for conv in convolutions(fast))
+    assert len(helped) == 2 * kernels, "two helpers for each of the model's activations and compiled convolutions"
 
 
 def _child(config: dict[str, Any], inherited: Any, mel: torch.Tensor, queue: Any) -> None:

@@ -53,10 +53,10 @@ def test_convolutions_has_a_row_for_every_layer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr(convolutions, "VALUES", 1 << 12)
+    monkeypatch.setattr(convolutions, "VALUES", 1 << 14)
     monkeypatch.setattr(sys, "argv", ["convolutions", "--channels", "32", "48", "--turns", "1"])
     convolutions.main()
     head, _, *rows = (cells(line) for line in capsys.readouterr().out.splitlines()[2:])
     assert head == ["channels", "taps", "dilation", "oneDNN", "torch's transforms", "compiled kernel"]
     assert [tuple(row[:3]) for row in rows] == list(itertools.product(("32", "48"), ("3", "7", "11"), ("1", "3")))
-    assert all(float(cell) > 0 for row in rows for cell in row[3:])
+    assert all(cell.isdigit() for row in rows for cell in row[3:])
