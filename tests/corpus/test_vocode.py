@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -334,11 +335,22 @@ def test_interrupted_it_tidies_up_and_says_how_to_go_on(how: signal.Signals, com
     wait_for_end(others)
 
 
+@contextmanager
+def not_ignored(how: signal.Signals) -> Iterator[None]:
+    """For programs started within, which would inherit that (nohup ignores SIGHUP), and rightly keep to it."""
+    before = signal.getsignal(how)
+    if before is signal.SIG_IGN:
+        signal.signal(how, signal.SIG_DFL)
+    yield
+    signal.signal(how, before)
+
+
 @needs_proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_file_that_is_interrupted_leaves_nothing(how: signal.Signals, command: Command, tmp_path: Path) -> None:
     long, out = tone(tmp_path / "long.wav", samples=8000 * 1200), tmp_path / "out"
-    process = command("vocode", long, "-o", out / "long.wav", "--vocoder", "toy-slow")
+    with not_ignored(how):
+        process = command("vocode", long, "-o", out / "long.wav", "--vocoder", "toy-slow")
     wait_for(lambda: (out.is_dir() and list(out.iterdir())) or process.poll() is not None)
     process.send_signal(how)
     printed, errors = process.communicate(timeout=60)
