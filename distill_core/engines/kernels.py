@@ -213,9 +213,7 @@ def linear(matrix: np.ndarray, *, biased: bool = False, added: bool = False) -> 
 
 def _products(builder: Any, matrix: np.ndarray, rows: list[Vector]) -> Iterator[tuple[int, Vector]]:
     """The rows of `matrix` times `rows`: (number, product)."""
-    columns, pairs = _twins(matrix.T), _twins(matrix)
-    left = set(range(len(matrix)))
-    if columns:
+    if columns := _twins(matrix.T):
         sums, differences, matrix = list(rows), list(rows), matrix.copy()
         for one, other in columns:
             sums[one], differences[one] = rows[one] + rows[other], rows[one] - rows[other]
@@ -226,13 +224,13 @@ def _products(builder: Any, matrix: np.ndarray, rows: list[Vector]) -> Iterator[
                 factors[other] = 0.0
             yield number, _combined(builder, factors, terms)
         return
+    pairs = _twins(matrix)
     for one, other in pairs:
         alike = matrix[one] * matrix[other] > 0
         same, opposite = (_combined(builder, matrix[one] * each, rows) for each in (alike, ~alike))
         yield one, same + opposite
         yield other, same - opposite
-        left -= {one, other}
-    for number in sorted(left):
+    for number in sorted({*range(len(matrix))}.difference(*pairs)):
         yield number, _combined(builder, matrix[number], rows)
 
 

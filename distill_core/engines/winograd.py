@@ -11,19 +11,15 @@ no use in bf16.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import compiled
 from .channels_last import Conv, Layout, TransposedConv, Upsampling, upsampling_context
+from .winograd_conv import WinogradConv
 from .winograd_schemes import scheme_for
 from .workspace import Workspace
-
-if TYPE_CHECKING:
-    from .winograd_compiled import CompiledConv
-    from .winograd_torch import TorchConv
 
 _UPSAMPLING_BYTES = 1 << 20
 """Of a transformed weight, the most for which upsampling by a plain convolution was measured to take no longer."""
@@ -42,7 +38,7 @@ class Convolutions:
         return compiled.why_not(_prepare)
 
     @cached_property
-    def _kind(self) -> type[CompiledConv] | type[TorchConv]:
+    def _kind(self) -> type[WinogradConv]:
         return _kind(compiled=self._missing is None)
 
     def __call__(
@@ -141,7 +137,7 @@ def _prepare() -> None:
     winograd_compiled.prepare()
 
 
-def _kind(*, compiled: bool) -> type[CompiledConv] | type[TorchConv]:
+def _kind(*, compiled: bool) -> type[WinogradConv]:
     if compiled:
         from .winograd_compiled import CompiledConv
 

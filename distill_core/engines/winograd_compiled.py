@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from . import team, winograd_kernels
-from .channels_last import Conv, Layout
+from .channels_last import Layout
 from .kernels import LANES
+from .winograd_conv import WinogradConv
 from .winograd_kernels import PANEL, ROWS
-from .winograd_schemes import SCHEMES, evaluated, scheme_for
-from .workspace import Workspace
+from .winograd_schemes import SCHEMES, evaluated
 
 _SLABS = 64, 128
 """Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache.
@@ -21,42 +21,21 @@ _TILE, _LARGE = 48, 8 << 20
 """Groups of a tile; twice as many where the weights, which every tile reads, have so many bytes and more."""
 
 
-class CompiledConv(Conv):
-    """As `Conv`, in fp32. What lies between the items, and around them, is neither read nor written.
-
-    Args:
-        weight: [C_out, C_in, kernel], kernel odd; both numbers of channels are multiples of `MULTIPLE`.
-        bias, negative_slope: as for `Conv`.
-        scratch: memory for what is transformed; many layers may share it.
-        dilation: between taps.
-    """
+class CompiledConv(WinogradConv):
+    """As `WinogradConv`. What lies between the items, and around them, is neither read nor written."""
 
     MULTIPLE = LANES
     WORTH = 16, 48
-    """Channels, and channels times taps, from which on transforms cost less than they save."""
 
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        scratch: Workspace,
-        dilation: int = 1,
-        negative_slope: float | None = None,
-    ) -> None:
-        self.channels, self._inputs, kernel = weight.shape
-        self._scheme = scheme_for(kernel)
-        self._blocks = self._scheme.blocks(kernel)
-        self._dilation = dilation
-        self._scratch = scratch
-        self.context, self.reach = dilation * (kernel - 1) // 2, 0
+    def _prepare(self, weight: Tensor, bias: Tensor | None, negative_slope: float | None) -> None:
+        self.reach = 0
         self._slab = _slab(self._inputs)
         self._bias = torch.zeros(self.channels, dtype=torch.float32, device="cpu")
         if bias is not None:
-            self._bias.copy_(bias.detach())
+            self._bias.copy_(bias)
         slopes = [1.0, 1.0 if negative_slope is None else negative_slope]
         self._adding, self._slope = torch.tensor(slopes, dtype=torch.float32, device="cpu").split(1)
-        self._weight = self._packed(weight.detach())
+        self._weight = self._packed(weight)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         return self._convolve(x, None, out, layout)
@@ -75,9 +54,9 @@ class CompiledConv(Conv):
         most = _TILE if self._weight.nbytes < _LARGE else 2 * _TILE
         tiles = threads * -(-rows // (threads * most))
         tile = -(-rows // (tiles * ROWS[0])) * ROWS[0]
-        own = winograd_kernels.scratch_bytes(
-            scheme.points, self._slab, outputs, tile + (self._blocks - 1) * dilation, tile
-        )
+        edge, signal_step, product_step = self._sizes(tile)
+        panels = -(-outputs // PANEL)
+        own = -(-(edge + scheme.points * (signal_step + panels * product_step)) // 64) * 64
         scratch = self._scratch.take("scratch", torch.uint8, threads, own)
         descriptor = np.array(
             [
@@ -100,6 +79,9 @@ class CompiledConv(Conv):
                 self._blocks,
                 tile,
                 own,
+                edge,
+                signal_step,
+                product_step,
                 layout.items,
                 layout.length,
                 layout.length + layout.gap,
@@ -111,6 +93,17 @@ class CompiledConv(Conv):
         )
         team.run(winograd_kernels.KERNELS.address("convolve"), descriptor, rows * scheme.points * inputs)
         return out
+
+    def _sizes(self, tile: int) -> tuple[int, int, int]:
+        """Bytes of scratch memory: of a group at an end; from point to point of the transformed signal; of products.
+
+        A cache line more than there are rows for, lest points lie a power of 2 apart, where they have to share few
+        places of the cache.
+        """
+        rows = tile + ROWS[0]  # some are made behind the last
+        edge = 4 * self._scheme.points * max(self._slab, self.channels)
+        beyond = (self._blocks - 1) * self._dilation
+        return edge, 4 * self._slab * (rows + beyond) + 64, 4 * PANEL * rows + 64
 
     def _packed(self, weight: Tensor) -> Tensor:
         """In the order in which it is read: for each slab and panel [points, blocks, slab, panel]."""

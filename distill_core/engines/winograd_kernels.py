@@ -22,14 +22,16 @@ from .winograd_schemes import SCHEMES
 
 D_NEXT, D_WITHIN, D_THREAD = range(3)
 D_SIGNAL, D_BASE, D_RESULT, D_WEIGHT, D_BIAS, D_SLOPE, D_SCRATCH = range(3, 10)
-D_INPUTS, D_OUTPUTS, D_SLAB, D_SCHEME, D_POINTS, D_GROUP, D_BLOCKS, D_TILE, D_OWN = range(10, 19)
-D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_LEFT = range(19, 25)
-DESCRIPTOR = 25
+D_INPUTS, D_OUTPUTS, D_SLAB, D_SCHEME, D_POINTS, D_GROUP, D_BLOCKS, D_TILE = range(10, 18)
+D_OWN, D_EDGE, D_SIGNAL_STEP, D_PRODUCT_STEP = range(18, 22)
+D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_LEFT = range(22, 28)
+DESCRIPTOR = 28
 """Places in a descriptor: the counters, of which the second stays 0, for no memory is asked for; addresses of the first
 rows of the signal, of what the result is added to (0 if nothing) and of the result, of weights, bias, the slope below 0
 and the scratch memory; channels in, channels out and those transformed at once; the scheme's number, its points and its
-group; blocks of the kernel; rows of a tile; bytes of scratch memory for a thread; items, their rows, rows from one item
-to the next, dilation, groups of an item and phase, rows of the signal before an output."""
+group; blocks of the kernel; rows of a tile; bytes of scratch memory for a thread, for a group at an end, and from point
+to point of the transformed signal and of products; items, their rows, rows from one item to the next, dilation, groups
+of an item and phase, rows of the signal before an output."""
 
 PANEL = 2 * LANES
 """Outputs multiplied at once; at the end `LANES`, where the channels are no multiple of it."""
@@ -243,9 +245,9 @@ def _convolve(d):
     points, blocks, slab, tile, outputs = d[D_POINTS], d[D_BLOCKS], d[D_SLAB], d[D_TILE], d[D_OUTPUTS]
     beyond = (blocks - 1) * d[D_DILATION]
     all_rows = d[D_ITEMS] * (d[D_EACH] + blocks - 1) * d[D_DILATION]
-    edge_size, signal_step, product_step = sizes(points, slab, outputs, tile + beyond, tile)
+    signal_step, product_step = d[D_SIGNAL_STEP], d[D_PRODUCT_STEP]
     edge = d[D_SCRATCH] + take_thread(d) * d[D_OWN]
-    signal = edge + edge_size
+    signal = edge + d[D_EDGE]
     products = signal + points * signal_step
     while True:
         start = take_next(d) * tile
@@ -269,24 +271,6 @@ def _convolve(d):
                         weight += 4 * slab * (PANEL if whole else LANES)
                     target += product_step
         _transform_back(d, start, rows, products, product_step, edge, slope)
-
-
-@numba.njit(**OPTIONS)
-def sizes(points, slab, outputs, signal_rows, product_rows):
-    """Bytes of scratch memory: of a group at an end, and from point to point of the transformed signal and of products.
-
-    A cache line more than there are rows for, lest points lie a power of 2 apart, where they have to share few places
-    of the cache.
-    """
-    more = ROWS[0]  # made behind the last
-    edge = 4 * points * max(slab, outputs)
-    return edge, 4 * slab * (signal_rows + more) + 64, 4 * PANEL * (product_rows + more) + 64
-
-
-def scratch_bytes(points, slab, outputs, signal_rows, product_rows):
-    """Of scratch memory for a thread."""
-    edge, signal, product = sizes(points, slab, outputs, signal_rows, product_rows)
-    return -(-(edge + points * (signal + -(-outputs // PANEL) * product)) // 64) * 64
 
 
 def _convolved(pointer_):

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .channels_last import LEAST_ROWS, Conv, Layout, Packed, image, rows_of, tiles
-from .winograd_schemes import SCHEMES, Scheme, evaluated, scheme_for
-from .workspace import Workspace
+from .channels_last import LEAST_ROWS, Layout, Packed, image, rows_of, tiles
+from .winograd_conv import WinogradConv
+from .winograd_schemes import SCHEMES, Scheme, evaluated
 
 _TILE_BYTES, _MOST_GROUPS = 3 << 20, 1024
 """Of a tile of the signal, about, which transformed is nearly twice as large: as many groups as make the reading of the
@@ -70,38 +70,17 @@ class _Groups:
             row += count
 
 
-class TorchConv(Conv):
-    """As `Conv`, in fp32.
-
-    Args:
-        weight: [C_out, C_in, kernel], kernel odd; both numbers of channels are multiples of `MULTIPLE`.
-        bias, negative_slope: as for `Conv`.
-        scratch: where transformed signals are kept for as long as they are needed; many layers may share it.
-        dilation: between taps.
-    """
+class TorchConv(WinogradConv):
+    """As `WinogradConv`."""
 
     MULTIPLE = 16
     WORTH = 64, 440
-    """Channels, and channels times taps, from which on transforms cost less than they save."""
 
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        scratch: Workspace,
-        dilation: int = 1,
-        negative_slope: float | None = None,
-    ) -> None:
-        self.channels, self._inputs, kernel = weight.shape
-        scheme = self._scheme = scheme_for(kernel)
-        self._blocks = scheme.blocks(kernel)
-        self._dilation = dilation
+    def _prepare(self, weight: Tensor, bias: Tensor | None, negative_slope: float | None) -> None:
+        scheme, kernel = self._scheme, weight.shape[2]
         self._slope = negative_slope
-        self._scratch = scratch
-        self._left = self.context = dilation * (kernel - 1) // 2
-        self._right = self._left + dilation * (scheme.taps * self._blocks - kernel)
-        self.reach = self._right + dilation * (scheme.group - 1)
+        self._right = self.context + self._dilation * (scheme.taps * self._blocks - kernel)
+        self.reach = self._right + self._dilation * (scheme.group - 1)
         wide = max(weight.shape[:2])
         self._call, self._tiles = _CALL + _SMALL_CALL // wide**2, _tile_lengths(wide, scheme.group)
         parts = self._parts = _parts(self._inputs, self._blocks)
@@ -109,10 +88,10 @@ class TorchConv(Conv):
         self.bias = None
         if bias is not None:
             once = torch.zeros(scheme.points, parts, self.channels, dtype=torch.float64, device="cpu")
-            once[:, 0] = torch.outer(torch.from_numpy(scheme.constant), bias.detach().double())
+            once[:, 0] = torch.outer(torch.from_numpy(scheme.constant), bias.double())
             self.bias = once.flatten().float()
         rows = {length: length + self._blocks - 1 for length in self._tiles}
-        self.packed = Packed(self._grouped(weight.detach()), scheme.points * self._inputs, self._geometry, rows)
+        self.packed = Packed(self._grouped(weight), scheme.points * self._inputs, self._geometry, rows)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         return self._convolve(x, out, layout, add=False)
@@ -142,7 +121,7 @@ class TorchConv(Conv):
         """What belongs to the rows of `transformed`, counted from `first`, as far as there are so many."""
         channels, dilation, scheme = x.shape[1], self._dilation, self._scheme
         for here, count, item, position in groups.runs(first, len(transformed)):
-            row = item * (groups.layout.length + groups.layout.gap) + position - self._left
+            row = item * (groups.layout.length + groups.layout.gap) + position - self.context
             shape = (count, scheme.points, channels)
             strides = (scheme.group * dilation * channels, dilation * channels, 1)
             seen = x.as_strided(shape, strides, x.storage_offset() + row * channels)
