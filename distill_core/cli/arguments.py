@@ -27,13 +27,7 @@ def seconds(text: str) -> float:
 
 def port(text: str) -> int:
     """The number of a TCP port; 0 for any that is free."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 65535, not {text!r}")
-    return value
+    return _whole(text, 0, 65535)
 
 
 def gpus(text: str) -> float:
@@ -65,11 +59,12 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _whole(text: str, least: int) -> int:
+def _whole(text: str, least: int, most: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, not {text!r}")
+    if value < least or (most is not None and value > most):
+        allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"must be a whole number {allowed}, not {text!r}")
     return value
