@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import inspect
 import ipaddress
+import logging
 import os
 import signal
 import socket
@@ -177,11 +178,19 @@ def _serve(
         threading.Timer(0.5, webbrowser.open, [address]).start()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _as_interrupt)  # to a service manager's, too, what was written is cleared away
+    errors = logging.getLogger("uvicorn.error")
+
+    def unasked(record: logging.LogRecord) -> bool:
+        """Once it ends, an answer that a browser had not read to its end is no error."""
+        return not server.should_exit
+
+    errors.addFilter(unasked)
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # uvicorn, its work done, hands on the signal that it had caught
         pass
     finally:
+        errors.removeFilter(unasked)
         jobs.stop_all(timeout=5)
 
 

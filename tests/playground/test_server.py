@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from distill_core.cli import main
 from distill_core.playground import server
 from distill_core.playground.server import AddressError, bind
+from tests.playground.browser import Server
 
 
 def test_a_taken_port_is_said_and_without_one_the_next_is_taken(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -81,6 +84,24 @@ def test_other_names_are_not_unless_it_is_open_to_others(host: str) -> None:
 def test_an_unknown_vocoder_is_said_before_anything_starts(capsys) -> None:
     assert main(["playground", "--vocoder", "hifigam"]) == 1
     assert "Did you mean 'hifigan'" in capsys.readouterr().err
+
+
+def test_it_ends_in_words_while_a_browser_has_not_read_what_it_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    running = Server(env=dict(os.environ, TMPDIR=str(tmp_path)))
+    sound = next(tmp_path.glob("*/sounds")) / "long.wav"
+    sound.write_bytes(bytes(30 << 20))  # more than the connection's buffers hold
+    host, port = running.host.split(":")
+    with socket.socket() as browser:
+        browser.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        browser.settimeout(30)
+        browser.connect((host, int(port)))
+        browser.sendall(f"GET /gradio_api/file={sound} HTTP/1.1\r\nHost: {running.host}\r\n\r\n".encode())
+        assert browser.recv(1024).startswith(b"HTTP/1.1 200 ")
+        code, said = running.end()
+    assert code == 0
+    assert said.splitlines() == [f"The playground is at {running.url}  (Ctrl-C ends it)", "The playground has ended."]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_needs_no_gradio() -> None:
