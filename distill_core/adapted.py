@@ -9,6 +9,7 @@ import torch
 
 from .card import Variant
 from .feed import BufferFeed, StreamFeed, WholeFeed
+from .flow import Flow
 from .mel import MelAdapter
 from .mel.compare import check_convertible
 from .mel.spec import MelSpec
@@ -137,6 +138,9 @@ class AdaptedVocoder(VocoderBase):
             return self._inner._vocode(mel)
         finally:
             self._inner._context = (0, 0)
+
+    def _flow(self) -> Flow | None:
+        return self._inner._flow()
 
     def _place(self, device: torch.device) -> None:
         self._inner._place(device)

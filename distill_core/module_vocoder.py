@@ -26,6 +26,7 @@ from .engines.selection import (
     why_not_on_cpu,
 )
 from .errors import EngineError, PrecisionError
+from .flow import Flow
 from .report import EngineReport
 from .vocoder import DEFAULT_CHUNK_FRAMES, VocoderBase
 
@@ -262,6 +263,13 @@ class ModuleVocoder(VocoderBase):
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
             return self._run_eagerly(mel).float()
 
+    def _flow(self) -> Flow | None:
+        if type(self)._vocode is not ModuleVocoder._vocode:  # it does something more, of which a flow knows nothing
+            return None
+        with self._turn:
+            fast = self._prepared()
+        return None if fast is None or fast.flow is None else _EngineFlow(self, fast, fast.flow())
+
     def _run_eagerly(self, mel: torch.Tensor) -> torch.Tensor:
         """[B, n_mels, T] -> [B, T * hop_length], by the module itself."""
         model = self.model
@@ -286,6 +294,18 @@ class ModuleVocoder(VocoderBase):
             faster = CUDA if self._home.type == "cuda" else CHANNELS_LAST
             notes.append(f"The faster engine, {faster}, does not run: {reason}.")
         return EngineReport(name, str(self.device), self.precision, tuple(notes))
+
+
+class _EngineFlow:
+    """As `Flow`, for as long as the vocoder has this engine."""
+
+    def __init__(self, vocoder: ModuleVocoder, fast: Fast, flow: Flow) -> None:
+        self._vocoder, self._fast, self._flow = vocoder, fast, flow
+
+    def __call__(self, mel: torch.Tensor, last: bool) -> torch.Tensor | None:
+        if self._vocoder._fast is not self._fast or mel.device.type != "cpu":
+            return None
+        return self._flow(mel, last)
 
 
 def _check_runs_on(engine: str, kind: str) -> None:

@@ -10,6 +10,7 @@ import abc
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -28,6 +29,7 @@ from .checks import (
 from .device import check_precision, parsed, select_device
 from .errors import DistillError, PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
+from .flow import Flow
 from .mel import detect
 from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
@@ -132,6 +134,10 @@ class VocoderBase(abc.ABC):
     _context = (0, 0)
     """Frames at the beginning and at the end of `_vocode`'s mel that are there for the others to depend on. Nobody
     looks at their samples: an engine may leave them at zero."""
+
+    def _flow(self) -> Flow | None:
+        """A run over a mel that arrives in pieces, of an engine that offers it; else each is computed with its halo."""
+        return None
 
     def _move(self, device: torch.device) -> None:
         """Bring the model to another device. By default moves `self.model`."""
@@ -273,6 +279,7 @@ class VocoderBase(abc.ABC):
 
     def _stream(self, mels: Iterator[torch.Tensor], check_format: bool) -> Iterator[torch.Tensor]:
         feed = self._stream_feed()
+        current = _Current(self, feed)
         opening: list[torch.Tensor] | None = [] if check_format else None
         done = arrived = 0
         for piece in mels:
@@ -289,14 +296,14 @@ class VocoderBase(abc.ABC):
                     opening = None
             ready = feed.available - self.halo
             if ready > done:
-                yield from self._render_range(feed, done, ready)
+                yield from self._render_range(feed, done, ready, current)
                 done = ready
                 feed.drop_before(done - self.halo)
         if opening:  # as mel_to_waveform judges a mel as short as this
             detect.check_format(torch.cat(opening, dim=-1), self.mel)
         feed.finish()
         if feed.available > done:
-            yield from self._render_range(feed, done, feed.available)
+            yield from self._render_range(feed, done, feed.available, current, last=True)
 
     def _feed(self, mel: torch.Tensor, lengths: list[int]) -> WholeFeed:
         """Frames in the model's own format from a mel in the format `self.mel`."""
@@ -321,19 +328,23 @@ class VocoderBase(abc.ABC):
         """The waveform as the caller gets it; item i of [B, 1, n] has `samples[i]` true samples."""
         return wave
 
-    def _render_range(self, feed: StreamFeed, start: int, stop: int) -> Iterator[torch.Tensor]:
-        """The waveform of frames [start, stop), a chunk at a time."""
+    def _render_range(
+        self, feed: StreamFeed, start: int, stop: int, current: _Current, last: bool = False
+    ) -> Iterator[torch.Tensor]:
+        """The waveform of frames [start, stop), a chunk at a time; of the last ones of all, if so said."""
         for chunk in chunking.windows(start, stop, chunk=self.chunk_frames, halo=self.halo, total=feed.available):
-            wave = self._waveform(feed.rows, 1, chunk.frames * self.hop_length)
-            with _Run(self, feed, Progress(), first_frame=chunk.start) as run:
-                for rows, window, total in chunking.batches(
-                    [feed.available] * feed.rows,
-                    chunk=self.chunk_frames,
-                    halo=self.halo,
-                    start=chunk.start,
-                    stop=chunk.stop,
-                ):
-                    run(wave[:, 0], rows, window, total)
+            wave = current(chunk, last and chunk.hi == feed.available)
+            if wave is None:
+                wave = self._waveform(feed.rows, 1, chunk.frames * self.hop_length)
+                with _Run(self, feed, Progress(), first_frame=chunk.start) as run:
+                    for rows, window, total in chunking.batches(
+                        [feed.available] * feed.rows,
+                        chunk=self.chunk_frames,
+                        halo=self.halo,
+                        start=chunk.start,
+                        stop=chunk.stop,
+                    ):
+                        run(wave[:, 0], rows, window, total)
             self._check_sound(wave, chunk.start)
             yield wave
 
@@ -354,6 +365,24 @@ class VocoderBase(abc.ABC):
     @untraced
     def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
+        with self._running():
+            self._context = context
+            try:
+                wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
+            finally:
+                self._context = (0, 0)
+        check_returned(f"{type(self).__name__}._vocode", wave, mel, (mel.shape[0], mel.shape[-1] * self.hop_length))
+        return wave
+
+    @untraced
+    def _flow_on(self, flow: Flow, mel: torch.Tensor, last: bool) -> torch.Tensor | None:
+        """The next frames of a run, as `Flow`; None if it cannot go on."""
+        with self._running():
+            return flow(mel.to(torch.float32).to(self.device), last)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """While the model runs."""
         # The precision is the vocoder's to choose, whatever the caller's autocast says.
         with self._turn, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             if self._turn.running:
@@ -361,13 +390,57 @@ class VocoderBase(abc.ABC):
                     "This vocoder is in the middle of a run, and was called again from within: by a signal handler, "
                     "or by its own model."
                 )
-            self._turn.running, self._context = True, context
+            self._turn.running = True
             try:
-                wave = self._vocode(mel.to(torch.float32).to(self.device))  # in this order: MPS has no float64
+                yield
             finally:
-                self._turn.running, self._context = False, (0, 0)
-        check_returned(f"{type(self).__name__}._vocode", wave, mel, (mel.shape[0], mel.shape[-1] * self.hop_length))
+                self._turn.running = False
+
+
+class _Current:
+    """What flows through the model of one stream, whose frames are all taken once, one after the other.
+
+    Args:
+        vocoder: whose stream it is.
+        feed: where its frames come from.
+    """
+
+    def __init__(self, vocoder: VocoderBase, feed: StreamFeed) -> None:
+        self._vocoder, self._feed = vocoder, feed
+        self._flow: Flow | None = None
+        self._taken = 0  # frames
+        self._ended = False
+        self._ahead: torch.Tensor | None = None  # samples that are certain, and not handed out
+
+    def __call__(self, chunk: chunking.Window, last: bool) -> torch.Tensor | None:
+        """The waveform [B, 1, n] of a chunk's frames, or None if it has to be computed without this.
+
+        Chunks follow one another. `last` says that the frames around this one reach to the end of all.
+        """
+        if chunk.start == 0:
+            self._flow = self._vocoder._flow()
+        if self._flow is None:
+            return None
+        if chunk.hi > self._taken or (last and not self._ended):
+            made = self._vocoder._flow_on(self._flow, self._read(chunk.hi), last)
+            if made is None:  # from here on, for it has missed these frames
+                self._flow = None
+                return None
+            self._taken, self._ended = chunk.hi, last
+            self._ahead = made if self._ahead is None else torch.cat([self._ahead, made], dim=-1)
+        assert self._ahead is not None
+        samples = chunk.frames * self._vocoder.hop_length
+        wave = self._vocoder._waveform(self._feed.rows, 1, samples)
+        wave[:, 0] = self._ahead[:, :samples]
+        self._ahead = self._ahead[:, samples:].clone()
         return wave
+
+    def _read(self, stop: int) -> torch.Tensor:
+        """The frames up to this one that have not been taken."""
+        rows = range(self._feed.rows)
+        if stop > self._taken:
+            return self._feed.read(rows, self._taken, stop)
+        return torch.empty(len(rows), self._vocoder.variant.mel.n_mels, 0)
 
 
 def _true_frames(mel: torch.Tensor, lengths: list[int]) -> torch.Tensor:

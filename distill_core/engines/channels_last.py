@@ -65,7 +65,9 @@ def bf16_instructions() -> str | None:
 TILE_BYTES = 1 << 22
 """Of a tile, about: so few calls that they cost nothing, and still a fraction of the last cache."""
 LEAST_ROWS = 80
-"""Of a tile. For 64 rows and fewer oneDNN wants another layout of most weights."""
+"""Of a tile. For 64 rows and fewer oneDNN wants another layout of most weights, on some processors."""
+SHORT = (32, 16)
+"""Rows of shorter tiles, where it does not: a stream's pieces have few rows in the first layers."""
 
 
 def tile_lengths(channels: int, dtype: torch.dtype) -> tuple[int, ...]:
@@ -129,11 +131,16 @@ def around(x: Tensor, start: int, stop: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a signal's rows are filled: `items` of `length` true rows each, and behind each of them `gap` others."""
+    """How a signal's rows are filled: `items` of `length` true rows each, and behind each of them `gap` others.
+
+    A single item may be a part of a longer signal, of which so many rows lie `before` and `after` it.
+    """
 
     items: int
     length: int
     gap: int = 0
+    before: int = 0
+    after: int = 0
 
     @property
     def rows(self) -> int:
@@ -145,8 +152,9 @@ class Layout:
 
     def isolate(self, x: Tensor, reach: int) -> None:
         """Put zeros between the items, and `reach` of them around the signal."""
-        around(x, -reach, 0).zero_()
-        around(x, self.rows, self.rows + reach).zero_()
+        first, behind = -self.before, self.rows + self.after
+        around(x, first - reach, first).zero_()
+        around(x, behind, behind + reach).zero_()
         if self.gap:
             x.view(self.items, self.length + self.gap, -1)[:, self.length :].zero_()
 
@@ -169,6 +177,10 @@ class Packed:
         geometry: as the convolution takes it: paddings, strides, dilations and groups.
         rows: of the signal, for tiles of each length.
         transposed: of which kind the convolution is.
+
+    Attributes:
+        lengths: of the tiles it is for, the longest first: without those of `SHORT` that want another layout than the
+            longest ones.
     """
 
     def __init__(
@@ -182,6 +194,9 @@ class Packed:
     ) -> None:
         self._sizes = {length: (1, inputs, 1, each) for length, each in rows.items()}
         self._geometry, self._transposed = geometry, transposed
+        alike = dict(zip(rows, self._alike(weight), strict=True))
+        self.lengths = tuple(each for each in rows if each not in SHORT or alike[each] == alike[max(rows)])
+        self._sizes = {length: self._sizes[length] for length in self.lengths}
         self._keep(weight)
 
     def __getitem__(self, length: int) -> Tensor:
@@ -193,11 +208,14 @@ class Packed:
 
     def _keep(self, weight: Tensor) -> None:
         """For each length of the tiles. Who runs out of memory or presses Ctrl-C meanwhile leaves what was there."""
-        threads, sizes = torch.get_num_threads(), tuple(self._sizes.values())
-        alike = _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, threads)
+        threads, alike = torch.get_num_threads(), self._alike(weight)
         packed = {size: _pack(weight, self._geometry, size, self._transposed) for size in set(alike)}
         self._of = {length: packed[size] for length, size in zip(self._sizes, alike, strict=True)}
         self._threads = threads
+
+    def _alike(self, weight: Tensor) -> tuple[tuple[int, ...], ...]:
+        sizes = tuple(self._sizes.values())
+        return _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, torch.get_num_threads())
 
     @property
     def layouts(self) -> int:
@@ -279,11 +297,12 @@ class Conv:
         self.reach = self.context = dilation * (weight.shape[-1] - 1) // 2
         self._zeros = _beyond(self.reach, weight.shape[1], dtype)
         wide = max(weight.shape[:2])
-        self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
+        self._call = _CALL // wide
         self._geometry = ((0, 0), (1, 1), (1, dilation), 1)
         self._attr = ("none", [], "") if negative_slope is None else ("leaky_relu", [negative_slope], "")
-        rows = {length: length + 2 * self.reach for length in self._tiles}
+        rows = {length: length + 2 * self.reach for length in (*tile_lengths(wide, dtype), *SHORT)}
         self.packed = Packed(_kernel(weight, dtype), weight.shape[1], self._geometry, rows)
+        self._tiles = self.packed.lengths
 
     def ahead(self, length: int) -> int:
         """Rows behind an item of so many that are looked at for its own: `reach` at most."""
@@ -330,6 +349,7 @@ class Upsampling(Protocol):
     stride: int
     reach: int
     context: int
+    padding: int
 
     def ahead(self, length: int) -> int: ...
 
@@ -339,8 +359,12 @@ class Upsampling(Protocol):
 def upsampling_context(kernel: int, stride: int) -> int:
     """Rows on each side of a row that what a transposed convolution makes of it depends on."""
     # output n sums the inputs m for which n + padding - m * stride is a tap
-    padding = (kernel - stride) // 2
-    return max(-(-(kernel - 1 - padding) // stride), (stride - 1 + padding) // stride)
+    return (stride - 1 + upsampling_padding(kernel, stride)) // stride
+
+
+def upsampling_padding(kernel: int, stride: int) -> int:
+    """Rows that a transposed convolution of this padding leaves out at each end, which also depend on its input."""
+    return (kernel - stride) // 2
 
 
 class TransposedConv:
@@ -355,20 +379,22 @@ class TransposedConv:
         channels: C_out.
         stride: rows of the result for a row.
         reach, context: as for `Conv`.
+        padding: rows at the end of what it makes of a signal that depend on what comes behind the signal.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> None:
         kernel = weight.shape[-1]
-        padding = (kernel - stride) // 2
+        padding = self.padding = upsampling_padding(kernel, stride)
         self.channels, self.stride = weight.shape[1], stride
         self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self.reach = self.context = upsampling_context(kernel, stride)
         self._zeros = _beyond(self.reach, weight.shape[0], dtype)
         wide = max(weight.shape[0], weight.shape[1] * stride)
-        self._call, self._tiles = _CALL // wide, tile_lengths(wide, dtype)
+        self._call = _CALL // wide
         self._geometry = ((0, padding), (0, 0), (1, stride), (1, 1), 1)
-        rows = {length: length + 2 * self.reach for length in self._tiles}
+        rows = {length: length + 2 * self.reach for length in (*tile_lengths(wide, dtype), *SHORT)}
         self.packed = Packed(_kernel(weight, dtype), weight.shape[0], self._geometry, rows, transposed=True)
+        self._tiles = self.packed.lengths
 
     def ahead(self, length: int) -> int:
         """As for `Conv`."""

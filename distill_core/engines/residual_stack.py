@@ -30,8 +30,11 @@ class Activation(Protocol):
     context: int
     """Rows on each side of a row that its result depends on."""
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        """Of `x` into `out`, which has the same dtype, is another buffer, and is returned."""
+    def __call__(self, x: Tensor, out: Tensor, before: int = 0, after: int = 0) -> Tensor:
+        """Of `x` into `out`, another buffer, which is returned; it has the same dtype, or is bf16 where `x` is fp32.
+
+        So many rows lie `before` and `after` those of `x` in memory, and are looked at.
+        """
 
     def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
         """`x + branch` into `total`, fp32, and the activation of that into `out`, bf16; all are different buffers."""
@@ -143,7 +146,7 @@ class ResidualStack:
         for stage in reversed(self.stages):
             wanted = [_wanted(block, after_it) for block in stage.blocks]
             self._wanted.insert(0, wanted)
-            after_it = -(-max(block[0] for block in wanted) // stage.up.stride) + stage.up.context
+            after_it = -(-(max(block[0] for block in wanted) + stage.up.padding) // stage.up.stride)
         self.context = after_it + pre.context
         self.space = room(max(conv.reach for convs, last in self._together for conv in (*convs, last)))
 

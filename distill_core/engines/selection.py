@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineError
+from ..flow import Flow
 from .channels_last import EngineUnavailable, bf16_instructions, check_available
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,11 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Fast:
-    """An engine ready to run, and notes on it."""
+    """An engine ready to run, and notes on it; `flow` begins a `Flow`, where it has such."""
 
     run: Run
     notes: tuple[str, ...] = ()
+    flow: Callable[[], Flow] | None = None
 
 
 class Accelerated(Protocol):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from . import compiled
-from .channels_last import Conv, Layout, TransposedConv, Upsampling, upsampling_context
+from .channels_last import Conv, Layout, TransposedConv, Upsampling, upsampling_context, upsampling_padding
 from .winograd_conv import WinogradConv
 from .winograd_schemes import scheme_for
 from .workspace import Workspace
@@ -71,7 +71,7 @@ class Convolutions:
         if size > _UPSAMPLING_BYTES or not self._fits(shape, dtype):
             return TransposedConv(weight, bias, stride=stride, dtype=dtype)
         plain, biases = _as_plain(weight.detach(), bias, stride)
-        return PlainUpsampling(self._winograd(plain, biases), stride)
+        return PlainUpsampling(self._winograd(plain, biases), stride, upsampling_padding(kernel, stride))
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
@@ -102,11 +102,11 @@ class PlainUpsampling:
 
     Args:
         conv: to stride * C_out channels.
-        stride: as for `TransposedConv`.
+        stride, padding: as for `TransposedConv`.
     """
 
-    def __init__(self, conv: Conv, stride: int) -> None:
-        self._conv, self.stride = conv, stride
+    def __init__(self, conv: Conv, stride: int, padding: int) -> None:
+        self._conv, self.stride, self.padding = conv, stride, padding
         self.channels = conv.channels // stride
         self.reach, self.context = conv.reach, conv.context
 
@@ -121,7 +121,7 @@ class PlainUpsampling:
 def _as_plain(weight: Tensor, bias: Tensor | None, stride: int) -> tuple[Tensor, Tensor | None]:
     """Of a transposed one, [C_in, C_out, kernel], and bias: [stride * C_out, C_in, taps], [stride * C_out]."""
     inputs, outputs, kernel = weight.shape
-    context, padding = upsampling_context(kernel, stride), (kernel - stride) // 2
+    context, padding = upsampling_context(kernel, stride), upsampling_padding(kernel, stride)
     plain = weight.new_zeros(stride, outputs, inputs, 2 * context + 1)
     for phase in range(stride):
         for shift in range(-context, context + 1):

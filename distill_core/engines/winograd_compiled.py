@@ -49,7 +49,8 @@ class CompiledConv(WinogradConv):
     def _convolve(self, x: Tensor, base: Tensor | None, out: Tensor, layout: Layout) -> Tensor:
         scheme, inputs, outputs, dilation = self._scheme, self._inputs, self.channels, self._dilation
         each = -(-layout.length // (scheme.group * dilation))
-        rows = layout.items * dilation * (each + self._blocks - 1)
+        beyond = dilation * (self._blocks - 1)
+        rows = layout.items * (dilation * each + beyond) - beyond
         threads = torch.get_num_threads()
         most = _TILE if self._weight.nbytes < _LARGE else 2 * _TILE
         tiles = threads * -(-rows // (threads * most))
@@ -88,6 +89,8 @@ class CompiledConv(WinogradConv):
                 dilation,
                 each,
                 self.context,
+                layout.before,
+                layout.after,
             ],
             dtype=np.int64,
         )

@@ -24,14 +24,14 @@ D_NEXT, D_WITHIN, D_THREAD = range(3)
 D_SIGNAL, D_BASE, D_RESULT, D_WEIGHT, D_BIAS, D_SLOPE, D_SCRATCH = range(3, 10)
 D_INPUTS, D_OUTPUTS, D_SLAB, D_SCHEME, D_POINTS, D_GROUP, D_BLOCKS, D_TILE = range(10, 18)
 D_OWN, D_EDGE, D_SIGNAL_STEP, D_PRODUCT_STEP = range(18, 22)
-D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_LEFT = range(22, 28)
-DESCRIPTOR = 28
+D_ITEMS, D_LENGTH, D_PITCH, D_DILATION, D_EACH, D_LEFT, D_BEFORE, D_AFTER = range(22, 30)
+DESCRIPTOR = 30
 """Places in a descriptor: the counters, of which the second stays 0, for no memory is asked for; addresses of the first
 rows of the signal, of what the result is added to (0 if nothing) and of the result, of weights, bias, the slope below 0
 and the scratch memory; channels in, channels out and those transformed at once; the scheme's number, its points and its
 group; blocks of the kernel; rows of a tile; bytes of scratch memory for a thread, for a group at an end, and from point
 to point of the transformed signal and of products; items, their rows, rows from one item to the next, dilation, groups
-of an item and phase, rows of the signal before an output."""
+of an item and phase, rows of the signal before an output; its rows before a single item and behind it."""
 
 PANEL = 2 * LANES
 """Outputs multiplied at once; at the end `LANES`, where the channels are no multiple of it."""
@@ -191,16 +191,16 @@ def _copy(source, source_step, target, target_step, rows, columns):
 def _transform(d, first_row, rows, channel, target, target_step, edge):
     """Rows of the transformed signal, of the slab of channels from this one on."""
     size, slab = 4 * d[D_INPUTS], 4 * d[D_SLAB]
-    length, dilation, points = d[D_LENGTH], d[D_DILATION], d[D_POINTS]
+    start, length, dilation, points = -d[D_BEFORE], d[D_LENGTH] + d[D_AFTER], d[D_DILATION], d[D_POINTS]
     item, group, phase = _place(d, first_row)
     for row in range(rows):
         first = phase + d[D_GROUP] * dilation * group - d[D_LEFT]
         source = d[D_SIGNAL] + (item * d[D_PITCH] + first) * size + 4 * channel
         step = dilation * size
-        if first < 0 or first + (points - 1) * dilation >= length:
+        if first < start or first + (points - 1) * dilation >= length:
             copy = numba.carray(pointer(edge), points * d[D_SLAB], np.float32)
             copy[:] = np.float32(0.0)
-            before = (max(0, -first) + dilation - 1) // dilation
+            before = (max(0, start - first) + dilation - 1) // dilation
             within = min(points, (length - first + dilation - 1) // dilation) - before
             _copy(source + before * step, step, edge + before * slab, slab, within, d[D_SLAB])
             source, step = edge, slab
@@ -244,7 +244,7 @@ def _convolve(d):
     slope = numba.carray(pointer(d[D_SLOPE]), 1, np.float32)[0]
     points, blocks, slab, tile, outputs = d[D_POINTS], d[D_BLOCKS], d[D_SLAB], d[D_TILE], d[D_OUTPUTS]
     beyond = (blocks - 1) * d[D_DILATION]
-    all_rows = d[D_ITEMS] * (d[D_EACH] + blocks - 1) * d[D_DILATION]
+    all_rows = d[D_ITEMS] * (d[D_EACH] + blocks - 1) * d[D_DILATION] - beyond  # behind those nothing is made
     signal_step, product_step = d[D_SIGNAL_STEP], d[D_PRODUCT_STEP]
     edge = d[D_SCRATCH] + take_thread(d) * d[D_OWN]
     signal = edge + d[D_EDGE]
@@ -256,7 +256,7 @@ def _convolve(d):
         rows = min(tile, all_rows - start)
         weight = d[D_WEIGHT]
         for channel in range(0, d[D_INPUTS], slab):
-            _transform(d, start, min(rows + beyond, all_rows - start), channel, signal, signal_step, edge)
+            _transform(d, start, rows + beyond, channel, signal, signal_step, edge)
             target = products
             for output in range(0, outputs, PANEL):
                 whole = output + PANEL <= outputs

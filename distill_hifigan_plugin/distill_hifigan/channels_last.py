@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from distill_core.engines import winograd
 from distill_core.engines.channels_last import Conv
 from distill_core.engines.residual_stack import ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
+from distill_core.engines.streaming import StackFlow
 
 from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
 
@@ -30,7 +32,7 @@ class LeakyReLU:
     def __init__(self, slope: float) -> None:
         self._slope = slope
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, out: Tensor, before: int = 0, after: int = 0) -> Tensor:
         if x.dtype == out.dtype:
             return torch.ops.aten.leaky_relu.out(x, self._slope, out=out)  # type: ignore[no-any-return]
         return F.leaky_relu_(out.copy_(x), self._slope)
@@ -82,4 +84,4 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         final=torch.tanh,
         pointwise=True,
     )
-    return Fast(stack, convolutions.notes)
+    return Fast(stack, convolutions.notes, partial(StackFlow, stack))

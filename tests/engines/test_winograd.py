@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def layer(kind: Any, channels: int, kernel: int, dilation: int, slope: float | N
     torch.manual_seed(0)
     weight = torch.randn(channels, channels, kernel) / (channels * kernel) ** 0.5
     bias = torch.randn(channels)
-    conv = kind(weight, bias, scratch=Workspace(), dilation=dilation, negative_slope=slope)
+    scratch = {"scratch": Workspace()} if isinstance(kind, type) else {}
+    conv = kind(weight, bias, **scratch, dilation=dilation, negative_slope=slope)
 
     def plain(x: torch.Tensor) -> torch.Tensor:
         padding = dilation * (kernel - 1) // 2
@@ -168,6 +170,29 @@ def test_joined_items_come_out_as_alone_bit_for_bit(
         for item, result in zip(items, together, strict=True):
             x, out, layout = signal(conv, item[None])
             assert torch.equal(layout.split(conv(x, out, layout))[0], result)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (7, 3), (11, 5)])
+def test_a_part_of_a_signal_comes_out_as_in_the_whole(kind: Any, kernel: int, dilation: int) -> None:
+    made: list[Any] = [layer(each, 64, kernel, dilation)[0] for each in (kind, partial(Conv, dtype=torch.float32))]
+    convolutions = winograd.Convolutions()
+    convolutions._kind = kind
+    made.append(convolutions.upsampling(torch.randn(64, 32, 4), torch.randn(32), stride=2, dtype=torch.float32))
+    made.append(channels_last.TransposedConv(torch.randn(64, 32, 8), None, stride=4, dtype=torch.float32))
+    length = 200
+    for conv in made:
+        stride = getattr(conv, "stride", 1)
+        space = channels_last.room(conv.reach)
+        for start, stop in ((0, length), (0, 1), (0, 60), (7, 80), (120, 200), (199, 200), (30, 170)):
+            x = space.take("x", torch.float32, length, 64)
+            out = space.take("out", torch.float32, length * stride, conv.channels)
+            part = space.take("part", torch.float32, (stop - start) * stride, conv.channels)
+            for buffer in space._buffers.values():
+                buffer.fill_(255)
+            x.copy_(torch.randn(length, 64, generator=torch.Generator().manual_seed(0)))
+            whole = conv(x, out, Layout(1, length))[start * stride : stop * stride].clone()
+            conv(x[start:stop], part, Layout(1, stop - start, before=start, after=length - stop))
+            assert (part - whole).norm() <= 5e-6 * whole.norm(), (conv, start, stop)
 
 
 def test_it_is_taken_where_it_is_worth_it_and_fits(kind: Any) -> None:

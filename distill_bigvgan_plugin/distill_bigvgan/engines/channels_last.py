@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_core.engines import compiled, team, winograd
-from distill_core.engines.channels_last import Conv, TransposedConv
+from distill_core.engines.channels_last import Conv, TransposedConv, around
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
 from distill_core.engines.selection import Fast
+from distill_core.engines.streaming import StackFlow
 
 from .._vendor.bigvgan.activation import REACH, Activation1d
 from .matmul_snake import MatmulSnake
@@ -40,30 +42,48 @@ class FusedSnake:
         self._amplitude = F.pad((amplitude.detach().double().flatten() / root).float(), reach)
         self._taps = (activation.upsample.filter.detach().double().flatten()[:6] * root).float()
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
-        self._run("fp32" if x.dtype == torch.float32 else "bf16", x, None, None, out)
+    def __call__(self, x: Tensor, out: Tensor, before: int = 0, after: int = 0) -> Tensor:
+        if x.dtype == out.dtype:
+            self._run("fp32" if x.dtype == torch.float32 else "bf16", x, None, None, out, before, after)
+        else:  # only what a branch is added to goes from one to the other
+            whole = around(x, -before, len(x) + after)
+            nothing = torch.zeros(whole.shape, dtype=out.dtype, device="cpu")
+            self._run("later_sum", x, nothing[before:], torch.empty_like(x), out, before, after)
         return out
 
     def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
         self._run("first_sum" if x.dtype == torch.bfloat16 else "later_sum", x, branch, total, out)
 
-    def _run(self, kernel: str, x: Tensor, branch: Tensor | None, total: Tensor | None, out: Tensor) -> None:
+    def _run(
+        self,
+        kernel: str,
+        x: Tensor,
+        branch: Tensor | None,
+        total: Tensor | None,
+        out: Tensor,
+        before: int = 0,
+        after: int = 0,
+    ) -> None:
+        """Before the rows `x`, of which `out` is made, lie others of the same signal, and of `branch`, and after."""
         from . import snake_kernels
 
-        length, channels = x.shape
+        rows, channels = x.shape
+        skipped = before * channels
         descriptor = np.array(
             [
                 0,
                 0,
-                x.data_ptr(),
-                0 if branch is None else branch.data_ptr(),
+                x.data_ptr() - skipped * x.itemsize,
+                0 if branch is None else branch.data_ptr() - skipped * branch.itemsize,
                 0 if total is None else total.data_ptr(),
                 out.data_ptr(),
                 self._frequency.data_ptr(),
                 self._amplitude.data_ptr(),
                 self._taps.data_ptr(),
-                length,
+                before + rows + after,
                 channels,
+                before,
+                before + rows,
             ],
             dtype=np.int64,
         )
@@ -109,7 +129,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
     )
-    return Fast(stack, (*notes, *convolutions.notes))
+    return Fast(stack, (*notes, *convolutions.notes), partial(StackFlow, stack))
 
 
 def _snake(model: BigVGAN, dtype: torch.dtype) -> tuple[Callable[[Any], Activation], tuple[str, ...]]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_core.engines.channels_last import around
+
 from .._vendor.bigvgan.activation import REACH
 
 _ROWS = 32
@@ -40,7 +42,10 @@ class MatmulSnake:
         for q in range(_ROWS):
             self._down[q, 2 * q : 2 * q + 12] = self._up.new_tensor(down)
 
-    def __call__(self, x: Tensor, out: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, out: Tensor, before: int = 0, after: int = 0) -> Tensor:
+        if before or after:  # together
+            made = self(around(x, -before, len(x) + after), out.new_empty(before + len(x) + after, x.shape[1]))
+            return out.copy_(made[before : before + len(x)])
         length, channels = x.shape
         slab = max(1, _SLAB // (_ROWS * channels)) * _ROWS
         for start in range(0, length, slab):

@@ -31,8 +31,8 @@ from numba.extending import intrinsic
 from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, enter, leave, pointer, take_next
 
 D_NEXT, D_WITHIN, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_TAPS = range(9)
-D_LENGTH, D_CHANNELS = range(9, 11)
-DESCRIPTOR = 11
+D_LENGTH, D_CHANNELS, D_FIRST, D_STOP = range(9, 13)
+DESCRIPTOR = 13
 
 VALUES, TILES, LEAST_ROWS = 1 << 15, 16, 24
 """Of a tile: about so many, or fewer for so many tiles to come about, in so many rows at least."""
@@ -193,18 +193,21 @@ def _put(source, out, start, m):
 
 
 @numba.njit(**OPTIONS)
-def _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, descriptor):
-    """y of x, or of x + branch, which then is written to `total`. Flat arrays of length * channels."""
-    rows = max(LEAST_ROWS, min(VALUES // channels, length // TILES))
+def _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, first_row, stop, descriptor):
+    """y of x, or of x + branch, which then is written to `total`, from a row to another.
+
+    Flat arrays: x and branch of `length` rows of `channels`, out and total of those that are made.
+    """
+    rows = max(LEAST_ROWS, min(VALUES // channels, (stop - first_row) // TILES))
     # Rows, what the last round of a strip goes beyond them, and its last vector.
     xs = np.zeros((rows + 2 * _AROUND + _PERIOD) * channels + LANES, np.float32)
     made = np.empty((rows + _AROUND + _PERIOD) * channels + LANES, np.float32)
     seen, row = xs.ctypes.data, channels * 4
     while True:
-        q0 = take_next(descriptor) * rows
-        if q0 >= length:
+        q0 = first_row + take_next(descriptor) * rows
+        if q0 >= stop:
             break
-        q1 = min(length, q0 + rows)
+        q1 = min(stop, q0 + rows)
 
         # x with what its y depends on, the signal's ends replicated
         lo, hi = q0 - _AROUND, q1 + _AROUND
@@ -215,7 +218,7 @@ def _activate(x, branch, total, out, frequency, amplitude, taps, length, channel
         for q in range(last, hi):
             _copy_row(xs, channels, last - 1 - lo, q - lo)
         if total is not None:
-            _put(seen + _AROUND * row, total, q0 * channels, (q1 - q0) * channels)
+            _put(seen + _AROUND * row, total, (q0 - first_row) * channels, (q1 - q0) * channels)
 
         # Where the channels are no multiple of `LANES`, the last strip goes over some of the one before again; where
         # they are fewer than that, over the next row, whose own values come later.
@@ -234,7 +237,7 @@ def _activate(x, branch, total, out, frequency, amplitude, taps, length, channel
                 taps,
             )
 
-        _put(made.ctypes.data + _AROUND * row, out, q0 * channels, (q1 - q0) * channels)
+        _put(made.ctypes.data + _AROUND * row, out, (q0 - first_row) * channels, (q1 - q0) * channels)
 
 
 @numba.njit(**OPTIONS)
@@ -245,43 +248,43 @@ def _run(d, x, branch, total, out):
     f = numba.carray(pointer(d[D_TAPS]), 6, np.float32)
     taps = (f[0], f[1], f[2], f[3], f[4], f[5])
     enter(d)
-    _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, d)
+    _activate(x, branch, total, out, frequency, amplitude, taps, length, channels, d[D_FIRST], d[D_STOP], d)
     leave(d)
 
 
 def _fp32(argument):
     d = numba.carray(argument, DESCRIPTOR, np.int64)
-    size = d[D_LENGTH] * d[D_CHANNELS]
+    size, made = d[D_LENGTH] * d[D_CHANNELS], (d[D_STOP] - d[D_FIRST]) * d[D_CHANNELS]
     x = numba.carray(pointer(d[D_X]), size, np.float32)
-    out = numba.carray(pointer(d[D_OUT]), size, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), made, np.float32)
     _run(d, x, None, None, out)
 
 
 def _bf16(argument):
     d = numba.carray(argument, DESCRIPTOR, np.int64)
-    size = d[D_LENGTH] * d[D_CHANNELS]
+    size, made = d[D_LENGTH] * d[D_CHANNELS], (d[D_STOP] - d[D_FIRST]) * d[D_CHANNELS]
     x = numba.carray(pointer(d[D_X]), size, np.uint16)
-    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
+    out = numba.carray(pointer(d[D_OUT]), made, np.uint16)
     _run(d, x, None, None, out)
 
 
 def _first_sum(argument):
     d = numba.carray(argument, DESCRIPTOR, np.int64)
-    size = d[D_LENGTH] * d[D_CHANNELS]
+    size, made = d[D_LENGTH] * d[D_CHANNELS], (d[D_STOP] - d[D_FIRST]) * d[D_CHANNELS]
     x = numba.carray(pointer(d[D_X]), size, np.uint16)
     branch = numba.carray(pointer(d[D_BRANCH]), size, np.uint16)
-    total = numba.carray(pointer(d[D_SUM]), size, np.float32)
-    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
+    total = numba.carray(pointer(d[D_SUM]), made, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), made, np.uint16)
     _run(d, x, branch, total, out)
 
 
 def _later_sum(argument):
     d = numba.carray(argument, DESCRIPTOR, np.int64)
-    size = d[D_LENGTH] * d[D_CHANNELS]
+    size, made = d[D_LENGTH] * d[D_CHANNELS], (d[D_STOP] - d[D_FIRST]) * d[D_CHANNELS]
     x = numba.carray(pointer(d[D_X]), size, np.float32)
     branch = numba.carray(pointer(d[D_BRANCH]), size, np.uint16)
-    total = numba.carray(pointer(d[D_SUM]), size, np.float32)
-    out = numba.carray(pointer(d[D_OUT]), size, np.uint16)
+    total = numba.carray(pointer(d[D_SUM]), made, np.float32)
+    out = numba.carray(pointer(d[D_OUT]), made, np.uint16)
     _run(d, x, branch, total, out)
 
 
