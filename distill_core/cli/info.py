@@ -8,6 +8,7 @@ from typing import Any
 
 from ..card import Variant
 from ..registry import registry
+from ..states import variant_state
 from ..weights import status
 from .output import print_json, print_line
 
@@ -69,7 +70,7 @@ def _variant(variant: Variant) -> dict[str, Any]:
 def _weights(variant: Variant) -> str:
     pin = variant.weights
     if pin is None:
-        return "not from the Hub: they come with a package or through weights="
+        return variant_state(variant, "").detail
     here = status(pin)
     state = f"cached in {here.path}" if here.path else "not downloaded yet"
     held = {

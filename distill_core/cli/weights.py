@@ -10,6 +10,7 @@ from typing import Any
 from ..card import Variant, VocoderCard
 from ..errors import WeightsNotFoundError
 from ..registry import registry
+from ..states import variant_state
 from ..weights import ensure, load_checkpoint, status, verify
 from ..weights.export import export
 from .arguments import file, path
@@ -62,14 +63,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run_status(args: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
+    elsewhere: list[str] = []
     for card, variant in _chosen(args):
         here = status(variant.weights).to_dict() if variant.weights else None
         rows.append({"vocoder": card.name, "variant": variant.name, "weights": here})
+        elsewhere.append("" if here else variant_state(variant, "").detail)
     if args.json:
         print_json(rows)
         return 0
     head = ("VOCODER", "VARIANT", "CACHED", "SIZE", "REVISION", "HELD TO", "WHERE")
-    print_table(head, [_status_row(row["vocoder"], row["variant"], row["weights"]) for row in rows])
+    print_table(head, [_status_row(**row, elsewhere=where) for row, where in zip(rows, elsewhere, strict=True)])
     return 0
 
 
@@ -79,8 +82,8 @@ def run_fetch(args: argparse.Namespace) -> int:
     pinned = [variant for variant in variants if variant.weights]
     if not pinned:
         raise WeightsNotFoundError(
-            f"The weights of {card.name} {variants[0].name} are not on the Hub: they come with a package, or through "
-            "weights=. There is nothing to fetch."
+            f"The weights of {card.name} {variants[0].name} cannot be fetched from the Hub: they are "
+            f"{variant_state(variants[0], '').detail}"
         )
     rows = []
     for variant in pinned:
@@ -143,9 +146,10 @@ def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
             yield card, variant
 
 
-def _status_row(vocoder: str, variant: str, here: dict[str, Any] | None) -> tuple[str, ...]:
-    if here is None:
-        return vocoder, variant, "-", "-", "-", "-", "with a package, or weights="
+def _status_row(vocoder: str, variant: str, weights: dict[str, Any] | None, elsewhere: str) -> tuple[str, ...]:
+    if weights is None:
+        return vocoder, variant, "-", "-", "-", "-", elsewhere
+    here = weights
     size = f"{here['size'] / 1e6:.1f} MB" if here["size"] is not None else "?"
     cached = "yes" if here["cached"] else f"{here['arrived'] / 1e6:.1f} MB" if here["arrived"] else "no"
     trust = {"pinned": "pin", "recorded": "record", "unrecorded": "nothing yet"}[here["trust"]]

