@@ -48,7 +48,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="OUT",
         help="a file; a folder for several inputs or with / at its end",
     )
-    parser.add_argument("--vocoder", default="auto", help="a name from `distill-vocoder list` (default: auto)")
+    chosen = "a name from `distill-vocoder list` (default: auto: bigvgan if it is installed, else another)"
+    parser.add_argument("--vocoder", default="auto", help=chosen)
     parser.add_argument("--variant", help="one of the vocoder's variants")
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu (default: auto)")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="default: fp32")
@@ -221,7 +222,7 @@ def _results(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _run_corpus(args: argparse.Namespace) -> int:
-    _check_folder(args.output, "folders, globs, manifests and --workers need a folder")
+    _check_folder(args.output, "folders, globs, manifests, --workers and --engine ray need a folder")
     if not any(each.lower().endswith(MANIFEST_ENDINGS) for each in args.inputs):  # those may name files of any format
         rate = args.sample_rate
         check_encoding(f"--format {args.ending[1:]}", args.ending[1:], args.subtype, sample_rate=rate)

@@ -57,7 +57,8 @@ def check_format(mel: Tensor, spec: MelSpec) -> None:
     guess = f" It looks like {likely}." if likely else ""
     raise MelMismatch(
         f"This mel is not in the format {spec}: {objection}.{guess} Name the format it is in (mel= in Python, "
-        "--mel in the terminal); if it is right all the same, pass check_format=False in Python."
+        "--mel in the terminal, Mel format in the playground); if it is right all the same, pass check_format=False in "
+        "Python."
     )
 
 

@@ -96,7 +96,8 @@ def offline(pin: WeightsPin, reason: str) -> WeightsOfflineError:
     return WeightsOfflineError(
         f"The weights of {pin.repo} are not in the cache, and {reason.rstrip('.')}. To bring them here: where there "
         f"is a network, run `hf download {pin.repo} {' '.join(pin.files)} --revision {pin.revision} --local-dir DIR` "
-        "(or `distill-vocoder weights fetch NAME --to DIR`), copy DIR, and pass weights=DIR."
+        "(or `distill-vocoder weights fetch NAME --to DIR`), copy DIR, and pass weights=DIR "
+        "(--weights DIR in the terminal)."
     )
 
 

@@ -102,5 +102,5 @@ def test_loud_noise_is_in_its_own_format(name: str, frames: int) -> None:
 
 
 def test_what_to_do_is_said_for_the_terminal_as_well() -> None:
-    with pytest.raises(MelMismatch, match=r"mel= in Python, --mel in the terminal"):
+    with pytest.raises(MelMismatch, match=r"mel= in Python, --mel in the terminal, Mel format in the playground"):
         check_format(VAE.analyze(0.1 * torch.randn(1, VAE.sample_rate)), BIGVGAN)

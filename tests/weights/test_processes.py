@@ -110,7 +110,7 @@ def test_offline_with_nothing_cached_says_what_to_do(hub: HubServer, size: int, 
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "weights=DIR" in line
+    assert "pass weights=DIR (--weights DIR in the terminal)" in line
     assert hub.requests == []
 
     told = re.search(r"`(hf download .*?)`", line)
