@@ -115,6 +115,18 @@ def test_what_is_broken_does_not_build(page: str, complaint: str, tmp_path: Path
     assert complaint in done.stdout + done.stderr
 
 
+def contrast(one: str, other: str) -> float:
+    """Of two colours, as CSS writes them: WCAG 2's ratio, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
+        linear = [each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
 # In a browser
 
 
@@ -160,7 +172,7 @@ def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser,
     from selenium.webdriver.support.ui import WebDriverWait
 
     wait = WebDriverWait(browser, 20)
-    for page in ("index.html", "architecture.html", "mel-formats.html", "reference/vocoder.html"):
+    for page in ("index.html", "architecture.html", "mel-formats.html", "reference/vocoder.html", "reference/evaluation.html"):
         browser.get(f"{served}/{page}")
         pictures = browser.execute_script("return [...document.images].map(each => each.naturalWidth)")
         assert all(pictures), page
@@ -172,11 +184,30 @@ def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser,
             beyond = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
             message = f"{page} is wider than {width} pixels"
             wait.until(lambda each, script=beyond: each.execute_script(script) == 0, message)
+        signatures = "return [...document.querySelectorAll('.doc pre > code')]"  # at the last width, a desk's
+        cut = f"{signatures}.filter(it => it.scrollWidth > it.clientWidth + 1).map(it => it.innerText)"
+        assert not browser.execute_script(cut), page
+
+    browser.get(f"{served}/index.html")
+    copied = """
+        return [...document.querySelectorAll(".language-console code")].map(code => {
+            code.setAttribute("data-md-copying", "")  // as the copy button does while it reads the text
+            const text = code.innerText
+            code.removeAttribute("data-md-copying")
+            return text
+        })"""
+    commands = [line for text in browser.execute_script(copied) for line in text.splitlines() if line]
+    assert commands[0] == "make demo"
+    assert not [line for line in commands if not line.startswith(("make ", "pip ", "distill-vocoder "))]
 
     shades = set()
     for _ in range(3):  # as the system, light, dark
         browser.execute_script("document.querySelector('form[data-md-component=palette] label:not([hidden])').click()")
-        shades.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+        back, link = browser.execute_script("""
+            return [getComputedStyle(document.body).backgroundColor,
+                    getComputedStyle(document.querySelector(".md-content p a")).color]""")
+        assert contrast(back, link) >= 4.5, (back, link)  # WCAG 2, level AA
+        shades.add(back)
     assert len(shades) == 2
 
     for home in (served, site.as_uri()):  # from a server, and opened as a file
