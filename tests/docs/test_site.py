@@ -172,7 +172,8 @@ def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser,
     from selenium.webdriver.support.ui import WebDriverWait
 
     wait = WebDriverWait(browser, 20)
-    for page in ("index.html", "architecture.html", "mel-formats.html", "reference/vocoder.html", "reference/evaluation.html"):
+    for name in ("index", "architecture", "mel-formats", "reference/vocoder", "reference/evaluation"):
+        page = f"{name}.html"
         browser.get(f"{served}/{page}")
         pictures = browser.execute_script("return [...document.images].map(each => each.naturalWidth)")
         assert all(pictures), page
