@@ -54,10 +54,11 @@ class Step:
 
 
 def pages() -> list[str]:
-    """README.md and every page below docs/, less those that are links to files elsewhere."""
+    """README.md, distill-core's own, and every page below docs/, less those that are links to files elsewhere."""
     found = [path for path in sorted((ROOT / "docs").rglob("*.md")) if not path.is_symlink()]
     links = [path.resolve() for path in sorted((ROOT / "docs").rglob("*.md")) if path.is_symlink()]
-    return [str(path.relative_to(ROOT)) for path in [ROOT / "README.md", *found, *links]]
+    readmes = [ROOT / "README.md", ROOT / "distill_core" / "README.md"]
+    return [str(path.relative_to(ROOT)) for path in [*readmes, *found, *links]]
 
 
 def blocks(page: str | Path) -> list[Block]:

@@ -1,4 +1,4 @@
-"""Every fenced block of README.md and docs/ is run or read; one that nobody can test is an error.
+"""Every fenced block of README.md, distill-core's own and docs/ is run or read; one that nobody can test is an error.
 
 A page is one process in a folder of its own, in which its Python blocks and its commands come one after another. It
 has HiFi-GAN's trained weights, sounds under the names that the pages use, and a Hub on loopback that holds a narrow
@@ -61,6 +61,10 @@ GIVEN = {
     "README.md": """
 import torch
 mel, mels, play = torch.full((1, 128, 40), -6.0), [torch.rand(1, 128, 20), torch.rand(1, 128, 15)], len
+""",
+    "distill_core/README.md": """
+import torch
+mel, mels, play = torch.full((1, 80, 40), -6.0), [torch.full((1, 80, 20), -6.0)], len
 """,
     "docs/index.md": "import torch; mel = torch.full((1, 80, 40), -6.0)",
     "docs/mel-formats.md": """

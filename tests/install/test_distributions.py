@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -67,6 +68,16 @@ def test_wheels_and_sdists_hold_real_files(wheels, sdists) -> None:
         assert not [member.name for member in members if member.issym() or member.islnk()]
         assert any(member.name.endswith("/LICENSE") for member in members)
         assert not any("__pycache__" in each for each in [*inside, *(member.name for member in members)])
+
+
+def test_the_page_on_an_index_links_to_nothing_that_is_only_in_the_repository(wheels) -> None:
+    for name in PACKAGES:
+        with zipfile.ZipFile(wheels[name]) as wheel:
+            metadata = next(each for each in wheel.namelist() if each.endswith(".dist-info/METADATA"))
+            headers, _, page = wheel.read(metadata).decode("utf-8").partition("\n\n")
+        assert "Description-Content-Type: text/markdown" in headers
+        assert page.startswith(f"# {name}\n")
+        assert not [link for link in re.findall(r"\]\(([^)]*)\)", page) if not link.startswith("https://")]
 
 
 @pytest.mark.parametrize("name", VENDORED)
