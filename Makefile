@@ -9,7 +9,7 @@ PYTEST_ARGS ?= --numprocesses 2 --dist loadgroup
 .PHONY: demo test docs lint check clean
 
 demo: $(VENV)/.demo
-	@$(BIN)/python tools/demo.py $(SAMPLE)
+	@$(BIN)/python tools/demo.py $(if $(SAMPLE),"$(SAMPLE)")
 
 test: $(VENV)/.dev
 	@$(BIN)/ruff check .
