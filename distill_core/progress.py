@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+
+
+def bar_hidden() -> bool:
+    """Whether there is nowhere to show a bar: an app with windows and without a terminal may have no stderr."""
+    return sys.stderr is None
+
+
+@contextmanager
+def calling_a_bar() -> Iterator[None]:
+    """Around calls of a bar, which the caller may have brought: what it raises is told by `raised_by_a_bar`."""
+    try:
+        yield
+    except Exception as error:
+        error._raised_by_a_bar = True  # type: ignore[attr-defined]
+        raise
+
+
+def raised_by_a_bar(error: BaseException) -> bool:
+    """Whether it is the caller's, such as to cancel, and no failure of the line, the disk or a plug-in."""
+    return getattr(error, "_raised_by_a_bar", False)
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -39,6 +60,7 @@ class _Bar(Progress):
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}]",
             delay=0.5,
             leave=False,
+            disable=bar_hidden(),
         )
         self.seconds_per_frame = seconds_per_frame
 

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .loaded import Loaded, hashable, identity
 from .mel.spec import MelSpec
+from .progress import raised_by_a_bar
 from .suggest import closest, did_you_mean
 
 if TYPE_CHECKING:
@@ -336,6 +337,8 @@ class Registry:
             except (DistillError, MemoryError):
                 raise
             except (Exception, SystemExit) as error:
+                if raised_by_a_bar(error):
+                    raise
                 raise activation.load_failure(candidate, error) from error
             if not isinstance(vocoder, VocoderBase):
                 wrong = TypeError(f"{card.factory} returned a {type(vocoder).__name__}, not a VocoderBase")

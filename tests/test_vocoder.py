@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import tqdm.std
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -315,6 +316,15 @@ def test_progress_is_reported_to_a_callable() -> None:
 def test_a_progress_bar_goes_to_stderr(capsys) -> None:
     ToyVocoder().mel_to_waveform(toy.mel(), progress=True)
     assert capsys.readouterr().out == ""
+
+
+def test_without_stderr_there_is_no_progress_bar(monkeypatch) -> None:
+    """As in an app with windows, frozen, or run by pythonw."""
+    mel = toy.mel()
+    expected = ToyVocoder().mel_to_waveform(mel)
+    monkeypatch.setattr("tqdm.tqdm", lambda **about: tqdm.std.tqdm(**{**about, "delay": 0, "mininterval": 0}))
+    monkeypatch.setattr("sys.stderr", None)
+    assert torch.equal(ToyVocoder().mel_to_waveform(mel, progress=True), expected)
 
 
 @pytest.mark.parametrize("frames", [0, -1, 1.5])

@@ -16,7 +16,8 @@ def ensure_bigvgan_weights(variant: str | None = None, *, progress: bool = True,
     Args:
         variant: a name from the card, such as "v2_24khz_100band_256x"; by default the 44.1 kHz one.
         progress: show a bar on stderr while downloading.
-        tqdm_class: a class with tqdm's interface to show the progress with instead.
+        tqdm_class: a class with tqdm's interface to show the progress with instead. What it raises ends the download
+            and comes out of here; what has arrived is kept.
 
     Raises:
         UnknownVariantError: no such variant.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsDownloadError, WeightsError
+from ..progress import bar_hidden, calling_a_bar
 from . import cache, transfer
 from .digest import remember, sha256_of
 from .faults import Target, refused
@@ -155,15 +156,22 @@ def _check_space(pin: WeightsPin, folder: Path, needed: int) -> None:
 def _bar(
     progress: bool, tqdm_class: Any, repo: str, total: int | None, arrived: int
 ) -> Iterator[Callable[[int], object]]:
-    if not progress:
+    if not progress or (tqdm_class is None and bar_hidden()):
         yield lambda count: None
         return
     if tqdm_class is None:
         from huggingface_hub import utils
 
         tqdm_class = utils.tqdm  # type: ignore[attr-defined]  # heeds HF_HUB_DISABLE_PROGRESS_BARS
-    bar = tqdm_class(total=total, initial=arrived, unit="B", unit_scale=True, desc=repo.rpartition("/")[2])
+    with calling_a_bar():
+        bar = tqdm_class(total=total, initial=arrived, unit="B", unit_scale=True, desc=repo.rpartition("/")[2])
+
+    def advance(count: int) -> None:
+        with calling_a_bar():
+            bar.update(count)
+
     try:
-        yield bar.update
+        yield advance
     finally:
-        bar.close()
+        with calling_a_bar():
+            bar.close()

@@ -20,6 +20,7 @@ from ..errors import (
     WeightsNotFoundError,
     WeightsOfflineError,
 )
+from ..progress import raised_by_a_bar
 
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket", "h11"}
 _NAME_NOT_FOUND = ("name or service not known", "getaddrinfo", "nodename nor servname", "name resolution")
@@ -67,6 +68,8 @@ class Fault:
 
 def explain(error: Exception, target: Target) -> Fault:
     """The fault behind an exception of the HTTP client or the file system; others are raised again."""
+    if raised_by_a_bar(error):
+        raise error
     if isinstance(error, WeightsError):
         return Fault(error, transient=isinstance(error, WeightsDownloadError))
     if isinstance(error, DistillError):

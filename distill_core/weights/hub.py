@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError, WeightsOfflineError
+from ..progress import raised_by_a_bar
 from . import cache, records
 from .digest import remembered_sha256
 from .locks import alone
@@ -45,7 +46,8 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
     Args:
         pin: which files.
         progress: show a bar on stderr while downloading.
-        tqdm_class: a class with tqdm's interface to show the progress with instead.
+        tqdm_class: a class with tqdm's interface to show the progress with instead. What it raises ends the download
+            and comes out of here; what has arrived is kept.
 
     Raises:
         WeightsOfflineError: not in the cache, and the network may not be used or cannot be reached.
@@ -65,10 +67,10 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
         try:
             with alone(cache.lock_file(pin.repo), f"Another process is downloading {pin.repo}"):
                 folder = cached(pin) or download(records.held_to(pin), progress, tqdm_class)
-        except WeightsOfflineError as error:
-            raise offline(pin, str(error)) from error
-        except OSError as error:
-            raise _cannot_store(pin, error) from error
+        except (WeightsOfflineError, OSError) as error:
+            if raised_by_a_bar(error):
+                raise
+            raise (_cannot_store(pin, error) if isinstance(error, OSError) else offline(pin, str(error))) from error
         log.info("%s is in %s", pin.repo, folder)
     if not pin.confirmed and not records.is_recorded(pin):
         records.record(pin, folder.name, folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -20,6 +21,7 @@ from distill_core.errors import (
     WeightsOfflineError,
 )
 from distill_core.weights import WeightsPin, cached, ensure, transfer
+from tests import checkpoints
 from tests.hub_server import Fault, HubServer, answer_empty
 
 from .conftest import CONFIG, CONTENT, NAME, REPO, use
@@ -383,6 +385,64 @@ def test_progress_in_bytes_to_the_apps_own_bar(hub: HubServer, cache: Path, pin:
     assert (second.initial, second.n, second.total) == (int(SIZE * 0.25), SIZE, SIZE)
     assert first.closed
     assert second.closed
+
+
+class Cancelled(Bar):
+    """A bar whose user has seen enough after a quarter."""
+
+    reason: Exception
+
+    def update(self, count) -> None:
+        super().update(count)
+        if self.n > SIZE // 4:
+            raise self.reason
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        RuntimeError("cancelled"),
+        InterruptedError("cancelled"),  # an OSError, and no fault of the disk
+        BrokenPipeError("the window is gone"),  # a ConnectionError, and no fault of the line
+        TimeoutError("nobody answered"),
+        WeightsDownloadError("cancelled"),
+    ],
+    ids=lambda reason: type(reason).__name__,
+)
+def test_what_a_bar_raises_ends_the_download_and_comes_out(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch, reason: Exception
+) -> None:
+    monkeypatch.setattr(Cancelled, "reason", reason, raising=False)
+    with pytest.raises(type(reason)) as caught:
+        ensure(pin, tqdm_class=Cancelled)
+    assert caught.value is reason
+    assert Bar.made[-1].closed
+    assert hub.asked().count(f"GET {NAME}") == 2  # the Hub, and where it redirects to: nothing was tried again
+    hub.forget()
+    assert_whole(pin, fetch(pin))
+    assert hub.sent(NAME) < SIZE
+
+
+def test_what_a_bar_raises_is_no_fault_of_the_plugin(hub: HubServer, cache: Path) -> None:
+    from distill_core import Registry
+
+    class Refusing(Bar):
+        def update(self, count) -> None:
+            raise InterruptedError("cancelled")
+
+    hub.add(f"nvidia/bigvgan_{checkpoints.VARIANT}", checkpoints.bigvgan_files())
+    registry = Registry()
+    with pytest.raises(InterruptedError, match="cancelled"):
+        registry.get("bigvgan", variant=checkpoints.VARIANT, device="cpu", tqdm_class=Refusing)
+    assert registry.get("bigvgan", variant=checkpoints.VARIANT, device="cpu", progress=False).mel.n_mels == 80
+
+
+def test_without_stderr_there_is_no_bar(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an app with windows, frozen, or run by pythonw."""
+    monkeypatch.setattr(sys, "stderr", None)
+    assert_whole(pin, ensure(pin))
 
 
 def test_progress_is_on_stderr_or_not_at_all(
