@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,26 @@ def _versions(state: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         else:
             # torch counts what is done to a tensor in place, unless it was made in inference mode.
             counted = hasattr(value, "_version") and not value.is_inference()
-            yield name, id(value), value._version if counted else None
+            yield name, _Same(value), value._version if counted else None
+
+
+class _Same:
+    """Equal for one and the same object, as long as it lives: what lies at its address afterwards is another."""
+
+    def __init__(self, value: object) -> None:
+        self._id = id(value)
+        self._held: Callable[[], object]
+        try:
+            self._held = weakref.ref(value)
+        except TypeError:  # a number, a list or None, of a configuration
+            self._held = lambda: [value]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or self._id != other._id:
+            return False
+        return self._held() is not None and other._held() is not None
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:

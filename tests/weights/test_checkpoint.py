@@ -339,3 +339,18 @@ def test_a_folder_that_may_not_be_read_is_not_called_empty(as_nobody: Path, name
     assert stamp(as_nobody / name) is None
     with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
         load_checkpoint(as_nobody / name)
+
+
+def test_a_tensor_that_lies_where_another_lay_is_another() -> None:
+    """As where a training replaces the tensors of the state dict that it hands over."""
+    state = {"generator": {"weight": torch.zeros(2)}, "config": None}
+    before, address = stamp(state), id(state["generator"]["weight"])
+    assert stamp(state) == before
+    for _ in range(1000):
+        del state["generator"]["weight"]
+        state["generator"]["weight"] = torch.ones(2)
+        if id(state["generator"]["weight"]) == address:
+            break
+    else:
+        pytest.skip("this Python puts no object where another was")
+    assert stamp(state) != before
