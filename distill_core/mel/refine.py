@@ -11,6 +11,7 @@ is asked, frame by frame, and in between both are.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,8 @@ from torch.nn import functional as F
 from .filters import band_edges, hz_to_mel
 from .inversion import band_values
 from .spec import MelSpec
+
+log = logging.getLogger(__name__)
 
 BEFORE = 121
 AFTER = 16
@@ -257,8 +260,14 @@ def load(source: MelSpec, target: MelSpec) -> Refinement | None:
     """The shipped refinement for a pair of formats, on the CPU, or None if there is none. Not to be changed."""
     for (mine, theirs), name in WEIGHTS.items():
         path = Path(__file__).parent / name
-        if MelSpec.preset(mine) == source and MelSpec.preset(theirs) == target and path.is_file():
-            return read(path)
+        if MelSpec.preset(mine) == source and MelSpec.preset(theirs) == target:
+            if path.is_file():
+                return read(path)
+            log.warning(
+                "%s is missing, which comes with distill-core: mels are converted analytically, and sound worse. "
+                "A frozen app has to take along distill-core's data files; elsewhere install distill-core again.",
+                path,
+            )
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,17 @@ def test_means_are_of_what_is_there() -> None:
     index = torch.tensor([[200 + 29 - refine.AFTER]])
     means = refine._means(padded, fresh, index)[0]
     torch.testing.assert_close(means[refine._LONGEST], values[0, :, 1:].mean(dim=-1), rtol=0, atol=4e-3)
+
+
+def test_a_refinement_that_is_not_there_is_missed_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in an app that was frozen without the data files."""
+    monkeypatch.setattr(refine, "WEIGHTS", dict.fromkeys(refine.WEIGHTS, "left-behind.safetensors"))
+    refine.load.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, "distill_core"):
+            assert not MelAdapter(VAE, BIGVGAN).refined
+    finally:
+        refine.load.cache_clear()
+    assert "left-behind.safetensors is missing" in caplog.text
