@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 ENDINGS = (".safetensors", ".pt", ".pth", ".pth.tar", ".ckpt", ".bin")
 _TRAINING = re.compile(r"g_\d+\Z")  # what the training scripts of HiFi-GAN and BigVGAN write, the number being steps
+_ANEW = "registry.unload() lets go of this vocoder, and registry.get loads it anew."
 _WEIGHT_NORM = ("weight_g", "weight_v", "original0", "original1")
 
 
@@ -53,11 +54,11 @@ class Checkpoint:
 
         def reread() -> dict[str, Tensor]:
             if not path.exists():
-                raise WeightsNotFoundError(f"The weights have to be read again, and {path} is gone.")
+                raise WeightsNotFoundError(f"The weights have to be read again, and {path} is gone. {_ANEW}")
             if _identity(path) != identity:
                 raise CheckpointError(
                     f"The weights have to be read again, and {path} is not what it was when they were loaded from "
-                    f"{origin}: load the vocoder anew."
+                    f"{origin}. {_ANEW}"
                 )
             return _owned(read_checkpoint(path))
 

@@ -77,10 +77,10 @@ def test_a_file_that_changed_is_not_taken_for_the_same_weights(folder: Path) -> 
     fast.report()
     file = folder / "bigvgan_generator.pt"
     file.write_bytes(file.read_bytes() + b"\0")
-    with pytest.raises(errors.CheckpointError, match="load the vocoder anew"):
+    with pytest.raises(errors.CheckpointError, match=r"registry\.unload\(\) lets go"):
         _ = fast.model
     file.unlink()
-    with pytest.raises(errors.WeightsNotFoundError, match="is gone"):
+    with pytest.raises(errors.WeightsNotFoundError, match=r"is gone\. registry\.unload\(\) lets go"):
         _ = fast.model
     assert fast.mel_to_waveform(random_mel(80, 3), check_format=False).shape == (1, 1, 768)
 
