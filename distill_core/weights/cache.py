@@ -38,7 +38,7 @@ def snapshot(pin: WeightsPin) -> Path | None:
     if not is_commit(commit):
         try:
             commit = (storage(pin.repo) / "refs" / pin.revision).read_text().strip()
-        except OSError:
+        except (OSError, ValueError):  # it is not there, or is damaged and no text
             return None
         if not is_commit(commit):
             return None

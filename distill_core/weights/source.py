@@ -50,7 +50,8 @@ class Checkpoint:
         """
         if self.path is None:
             return None
-        path, origin, identity = self.path, self.origin, _identity(self.path)
+        # Absolute: by then the program may be in another folder.
+        path, origin, identity = self.path.absolute(), self.origin, _identity(self.path)
 
         def reread() -> dict[str, Tensor]:
             if not path.exists():

@@ -72,6 +72,17 @@ def test_a_model_that_is_set_is_heard(folder: Path) -> None:
     torch.testing.assert_close(after, other.mel_to_waveform(mel, check_format=False), rtol=1e-4, atol=1e-5)
 
 
+def test_a_program_that_goes_to_another_folder_finds_its_weights(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one with windows does on some systems when it asks for a file."""
+    monkeypatch.chdir(folder.parent)
+    fast = load(folder.name)
+    assert fast.report().engine == "channels-last"
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert fast.model.conv_post.weight.isfinite().all()
+
+
 def test_a_file_that_changed_is_not_taken_for_the_same_weights(folder: Path) -> None:
     fast = load(folder)
     fast.report()

@@ -157,6 +157,17 @@ def test_both_files_come_from_one_commit(hub: HubServer, cache: Path, pin: Weigh
     assert (folder / NAME).read_bytes() == CONTENT
 
 
+def test_a_branch_whose_note_is_damaged_is_looked_up_again(
+    hub: HubServer, cache: Path, pin: WeightsPin, unpinned: WeightsPin
+) -> None:
+    folder = fetch(unpinned)
+    records.path_of(unpinned).unlink()
+    for content in (b"", b"\0" * 40, b"\xff\xfe main"):
+        (folder.parents[1] / "refs" / "main").write_bytes(content)
+        assert cached(unpinned) is None
+    assert fetch(unpinned) == folder
+
+
 def test_a_record_that_cannot_be_read_is_said(
     hub: HubServer, cache: Path, pin: WeightsPin, unpinned: WeightsPin
 ) -> None:
