@@ -49,6 +49,7 @@ NOT_RUN = (
     NotRun(r"python tools/recordings\.py( --training)?", "downloads packages; `make test` runs it", readers.script),
     NotRun(r"apt-get install .*", "needs root and Debian's archive"),
     NotRun(r"rsync .*", "needs a second machine"),
+    NotRun(r"pyinstaller .*", "takes minutes and gigabytes"),
     NotRun(r"ray start .*", "needs a cluster"),
     NotRun(r"ray job submit .*", "needs a cluster", readers.command_line),
     NotRun(r"distill-vocoder .*--address .*", "needs a cluster", readers.command_line),
