@@ -31,13 +31,14 @@ class Loaded:
     """Vocoders by what they were asked for. Several threads may ask at once: one loads, the others wait."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Whoever holds it may ask again: a signal handler, or what is called when an object comes to its end.
+        self._lock = threading.RLock()
         self._slots: dict[tuple[Any, ...], _Slot] = {}
         forking.watch(self)
 
     def after_fork(self) -> None:
         """In the child of a fork, where the threads are not that were loading."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._slots = {key: slot for key, slot in self._slots.items() if slot.vocoder is not None}
         for slot in self._slots.values():
             slot.lock = threading.RLock()
@@ -86,8 +87,8 @@ class Loaded:
     def forget(self, name: str | None = None) -> None:
         """Let go of those of one name, or of all; what others hold goes on working."""
         with self._lock:
-            for key in [key for key in self._slots if name is None or key[0] == name]:
-                del self._slots[key]
+            gone = [self._slots.pop(key) for key in list(self._slots) if name is None or key[0] == name]
+        gone.clear()  # not while others wait for the lock: it may be much to free
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import ModuleType
@@ -93,6 +94,22 @@ def test_get_loads_once_for_the_same_arguments(good: Registry) -> None:
     assert good.get("toy", device="cpu", chunk_frames=7).chunk_frames == 7
     good.unload("toy")
     assert good.get("toy", device="cpu") is not one
+
+
+def test_the_end_of_a_vocoder_may_be_heard_by_one_who_asks_the_registry(good: Registry) -> None:
+    names: list[str] = []
+
+    def let_go() -> None:
+        good.unload("toy")
+        names.append(good.get("toy", device="cpu", variant="other").variant.name)
+
+    for unload in (lambda: good.unload("toy"), good.unload):
+        weakref.finalize(good.get("toy", device="cpu"), let_go)
+        thread = threading.Thread(target=unload, daemon=True)  # not this one: it would wait forever
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert names == ["other", "other"]
 
 
 def test_what_it_loads_works(good: Registry) -> None:
