@@ -7,6 +7,7 @@ import functools
 import itertools
 import logging
 import pickle
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from distill_core import MelSpec, ModuleVocoder, VocoderBase, errors
 from distill_core.audio import write_audio
 from distill_core.resample import resample
+from distill_core.turns import Turn
 from tests import toy
 from tests.toy import HALO, MEL, ToyVocoder
 
@@ -520,7 +522,40 @@ def test_other_errors_on_the_cpu_fallback_still_bring_the_vocoder_home() -> None
         vocoder.mel_to_waveform(toy.mel())
     assert vocoder.moves == ["cpu", "cuda"]
     with ThreadPoolExecutor(1) as other:
-        assert other.submit(vocoder._turn.acquire, 5).result()  # nobody holds the lock any more
+        assert other.submit(vocoder._turn.acquire, timeout=5).result()  # nobody holds the lock any more
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
+def test_whoever_is_interrupted_while_he_waits_for_his_turn_gives_it_back() -> None:
+    """Ctrl-C reaches a process, and its handler may run in the main thread just as that has got the turn."""
+    turn, taken, wanted = Turn(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with turn:
+            taken.set()
+            wanted.wait()
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    def wait() -> None:
+        wanted.set()
+        with turn:
+            pass
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    holder = threading.Thread(target=hold)
+    try:
+        holder.start()
+        taken.wait()
+        with pytest.raises(KeyboardInterrupt):
+            wait()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        holder.join()
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(turn.acquire, timeout=5).result()
 
 
 def test_threads_may_share_a_vocoder() -> None:
