@@ -30,6 +30,9 @@ _HOLDS = {"OGG": (255, 200_000), "FLAC": (8, 655_350)}
 _HOLDS_MORE = ("FLOAT", "DOUBLE", "VORBIS", "OPUS")
 """Encodings that hold samples beyond -1..1."""
 
+_STEPS = {"PCM_U8": 1 << 7, "PCM_S8": 1 << 7, "PCM_16": 1 << 15, "PCM_24": 1 << 23}
+"""From 0 to full scale in integers that are shorter than float32's digits reach."""
+
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 """All that Opus can be, in Hz."""
 
@@ -96,7 +99,7 @@ def write_audio(
     Args:
         path: its ending chooses the format.
         wave: [channels, samples], [samples], or [1, 1, samples] as a vocoder makes it; floating point, full scale
-            at 1: what exceeds -1..1 is clipped by integer formats.
+            at 1: integer formats hold the nearest step, and what exceeds -1..1 is clipped.
         sample_rate: in Hz.
         subtype: libsndfile's name for the encoding, such as "PCM_16" or "FLOAT"; None for the format's usual.
         overwrite: replace a file that is there.
@@ -113,8 +116,7 @@ def write_audio(
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
     check_encoding(str(path), file_format, subtype, channels=samples.shape[1], sample_rate=sample_rate)
-    if not holds_more(file_format, subtype):
-        samples = samples.clip(-1.0, 1.0)
+    samples = encodable(samples, file_format, subtype)
     try:
         with replacing(path) as temporary:
             soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
@@ -270,12 +272,19 @@ def check_is_sound(path: Path, name: str) -> None:
         )
 
 
-def holds_more(file_format: str, subtype: str | None) -> bool:
-    """Whether an encoding, None for the format's usual, holds samples beyond -1..1.
+def encodable(samples: NDArray[Any], file_format: str, subtype: str | None) -> NDArray[Any]:
+    """Samples of any shape as libsndfile should be given them for an encoding, None for the format's usual.
 
-    Where it does not, libsndfile clips for PCM alone: other encodings wrap around.
+    Clipped to -1..1 where it does not hold more: libsndfile clips for PCM alone, other encodings wrap around. And
+    rounded to the steps of PCM: in a wav, libsndfile takes the step below, which lowers all by half a step on
+    average, makes the error four times as large in power, and of silence that is not quite 0 makes noise.
     """
-    return (subtype or _soundfile().default_subtype(file_format)).upper() in _HOLDS_MORE
+    kind = (subtype or _soundfile().default_subtype(file_format)).upper()
+    if kind in _HOLDS_MORE:
+        return samples
+    samples = samples.clip(-1.0, 1.0)
+    steps = _STEPS.get(kind)
+    return samples if steps is None else (samples * steps).round() / steps
 
 
 def check_header(file: Any, name: str) -> None:

@@ -50,6 +50,31 @@ def test_what_exceeds_full_scale_is_clipped_by_every_encoding_that_cannot_hold_i
     assert loud.max() > 1.19
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype", "bits"),
+    [("x.wav", "PCM_U8", 8), ("x.wav", None, 16), ("x.wav", "PCM_24", 24), ("x.flac", None, 16)],
+)
+def test_integers_are_the_nearest_to_what_was_written(
+    tmp_path: Path, name: str, subtype: str | None, bits: int
+) -> None:
+    """libsndfile rounds for FLAC, and for WAV takes the step below: half a step of offset, twice the error."""
+    wave = np.random.default_rng(0).uniform(-0.9, 0.9, (1, 20_000))
+    for dtype in (np.float32, np.float64):
+        write_audio(tmp_path / name, wave.astype(dtype), 22050, subtype=subtype, overwrite=True)
+        error = (read_audio(tmp_path / name)[0].double().numpy() - wave.astype(dtype)) * 2 ** (bits - 1)
+        assert np.abs(error).max() <= 0.5
+        assert abs(error.mean()) < 0.02
+        write_audio(tmp_path / name, np.array([-1e-9, 1e-9, -1, 1], dtype), 22050, subtype=subtype, overwrite=True)
+        assert read_audio(tmp_path / name)[0].tolist() == [[0, 0, -1, 1 - 2.0 ** (1 - bits)]]
+
+
+@pytest.mark.parametrize(("subtype", "bits"), [("PCM_U8", 8), ("PCM_16", 16), ("PCM_24", 24)])
+def test_what_was_read_from_integers_is_written_to_the_same(tmp_path: Path, subtype: str, bits: int) -> None:
+    every = np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1), max(1, 2 ** (bits - 16))) / 2 ** (bits - 1)
+    write_audio(tmp_path / "x.wav", every, 22050, subtype=subtype)
+    assert np.array_equal(read_audio(tmp_path / "x.wav")[0][0].numpy(), every)
+
+
 def test_what_holds_more_than_full_scale_is_given_it(tmp_path: Path) -> None:
     loud = torch.linspace(-1.5, 1.5, 400)[None]
     for subtype in ("FLOAT", "DOUBLE"):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audio import _soundfile, check_encoding, holds_more
+from ..audio import _soundfile, check_encoding, encodable
 from ..errors import CorpusError, InvalidAudioError
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def write(
     check_encoding(name, file_format, subtype, channels=channels, sample_rate=sample_rate)
     if file_format == "WAV" and expected * channels * 8 > _RF64:
         file_format = "RF64"
-    written, clipped = 0, not holds_more(file_format, subtype)
+    written = 0
     try:
         with soundfile.SoundFile(
             os.fsencode(path), "w", sample_rate, channels, subtype=subtype, format=file_format
         ) as sound:
             for piece in pieces:
                 for part in piece.split(_PIECE, dim=1):
-                    sound.write((part.clamp(-1.0, 1.0) if clipped else part).T.cpu().numpy())
+                    sound.write(encodable(part.T.cpu().numpy(), file_format, subtype))
                     written += part.shape[1]
         if not written:
             raise InvalidAudioError(f"{name}: at {sample_rate} Hz not one sample is left to write.")

@@ -22,7 +22,7 @@ def encode(wave: torch.Tensor, sample_rate: int, kind: Audio) -> tuple[str, byte
     Raises:
         MissingDependencyError: soundfile is not installed.
     """
-    from ..audio import _soundfile
+    from ..audio import _soundfile, encodable
 
     rate = min(sample_rate, _HIGHEST_RATE)
     if kind == "opus":
@@ -32,5 +32,5 @@ def encode(wave: torch.Tensor, sample_rate: int, kind: Audio) -> tuple[str, byte
     if kind == "opus":
         _soundfile().write(file, samples, rate, format="OGG", subtype="OPUS")
         return "audio/ogg; codecs=opus", file.getvalue()
-    _soundfile().write(file, samples, rate, format="WAV", subtype="PCM_16")
+    _soundfile().write(file, encodable(samples, "WAV", "PCM_16"), rate, format="WAV", subtype="PCM_16")
     return "audio/wav", file.getvalue()

@@ -29,3 +29,9 @@ def test_what_holds_more_than_full_scale_is_given_it(tmp_path: Path) -> None:
     loud = 1.2 * torch.sin(torch.linspace(0, 60, 4000))[None]
     write(tmp_path / "x.wav", [loud], 22050, 1, name="x.wav", subtype="FLOAT")
     assert torch.equal(read_audio(tmp_path / "x.wav")[0], loud)
+
+
+def test_integers_are_the_nearest_to_what_was_written(tmp_path: Path) -> None:
+    wave = 0.9 * torch.rand(1, 20_000, generator=torch.Generator().manual_seed(0)) - 0.45
+    write(tmp_path / "x.wav", wave.split(7000, dim=1), 22050, 1, name="x.wav")
+    assert (read_audio(tmp_path / "x.wav")[0] - wave).abs().max() <= 0.5 / 32768
