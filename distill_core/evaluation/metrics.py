@@ -18,7 +18,7 @@ import torch
 
 from ..errors import DistillError, InvalidAudioError, MissingDependencyError
 from ..mel.spec import MelSpec
-from ..resample import resample
+from ..resample import checked_rate, resample
 from . import pitch
 from .packages import load
 
@@ -124,7 +124,8 @@ METRICS: dict[str, Metric] = {
             3,
             "auraloss",
             "auraloss' MultiResolutionSTFTLoss as it comes (spectral convergence and log magnitude in three "
-            "resolutions), at the reference's own rate. Above 60 s: the mean of equal pieces.",
+            "resolutions), at the reference's own rate. Above 60 s: the mean of equal pieces. It divides by the "
+            "reference, so there is none of digital silence.",
         ),
         Metric(
             "f0",
@@ -227,7 +228,7 @@ class Scorer:
 
     def __init__(self, reference: Any, sample_rate: int, *, speech: Speech = "auto") -> None:
         self.wave = _waveform(reference, "The reference")
-        self.sample_rate = _rate(sample_rate)
+        self.sample_rate = checked_rate(sample_rate)
         self._speech = speech
         self._resampled: dict[int, torch.Tensor] = {}
 
@@ -246,7 +247,7 @@ class Scorer:
         Raises:
             InvalidAudioError: not one finite waveform.
         """
-        pair = _Pair(self, _waveform(result, "The result"), _rate(sample_rate))
+        pair = _Pair(self, _waveform(result, "The result"), checked_rate(sample_rate))
         values: dict[str, float] = {}
         absent: dict[str, str] = {}
         for key, compute in _COMPUTE.items():
@@ -309,11 +310,12 @@ def _pesq(pair: _Pair) -> float:
     reference, result = (wave.numpy() for wave in pair.at(16_000))
     pieces = max(1, math.ceil(len(reference) / (16_000 * _PESQ_SECONDS)))
     scores = []
-    reason = ""
+    reason = "PESQ finds no utterance in it"
     for ours, theirs in zip(np.array_split(reference, pieces), np.array_split(result, pieces), strict=True):
-        if not theirs.any():
-            reason = "the result is silent"
+        if not ours.any():
             continue
+        if not theirs.any():  # which has no score, and must not be passed over: the mean of the others would be good
+            raise _Unmeasurable(f"the result is silent for {len(theirs) / 16_000:.1f} s")
         try:
             scores.append(float(package.pesq(16_000, ours, theirs, "wb")))
         except package.BufferTooShortError:
@@ -359,7 +361,10 @@ def _stft(pair: _Pair) -> float:
         losses = [
             float(loss(theirs[None, None], ours[None, None]))
             for ours, theirs in zip(reference.tensor_split(pieces), result.tensor_split(pieces), strict=True)
+            if ours.any()  # spectral convergence divides by the reference
         ]
+    if not losses:
+        raise _Unmeasurable("the reference is silent")
     return sum(losses) / len(losses)
 
 
@@ -410,15 +415,10 @@ def _waveform(value: Any, what: str) -> torch.Tensor:
             f"{what} must be one waveform [samples], floating point; this is {shape} of {wave.dtype}. "
             "Measure channels one by one, or their mean."
         )
+    wave = wave.float()
     if wave.numel() == 0 or not bool(torch.isfinite(wave).all()):
-        raise InvalidAudioError(f"{what} must have samples, all of them finite.")
-    return wave.float()
-
-
-def _rate(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidAudioError(f"A sample rate must be a positive whole number of Hz, not {value!r}.")
-    return value
+        raise InvalidAudioError(f"{what} must have samples, all of them finite in float32.")
+    return wave
 
 
 def _text(error: Exception) -> str:

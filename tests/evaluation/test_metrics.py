@@ -228,6 +228,31 @@ def test_the_stft_distance_of_a_long_sound_is_the_mean_of_its_pieces() -> None:
     )
 
 
+def test_no_piece_in_which_the_result_is_silent_is_passed_over() -> None:
+    """PESQ has no score for silence; the mean over the other pieces would say that all is well."""
+    pytest.importorskip("pesq")
+    reference = soxr.resample(np.tile(speech(0, 4), 4), RATE, 16_000, "VHQ").astype(np.float32)
+    half = len(reference) // 2
+    silent, pause = reference.copy(), reference.copy()
+    silent[half:] = pause[:half] = 0
+    assert measure(reference, silent, 16_000, speech="yes").absent["pesq"] == "the result is silent for 8.0 s"
+    assert measure(pause, pause, 16_000, speech="yes")["pesq"] > 4.6
+
+
+def test_the_stft_distance_is_not_divided_by_silence() -> None:
+    pytest.importorskip("auraloss")
+    silence = np.zeros(8000, np.float32)
+    faint = (np.random.default_rng(4).standard_normal(8000 * 70) * 1e-4).astype(np.float32)
+    assert measure(silence, faint[:8000], 8000).absent["stft"] == "the reference is silent"
+    pause = faint.copy()
+    pause[: 8000 * 35] = 0
+    distances = [
+        _COMPUTE["stft"](_Pair(Scorer(reference, 8000), torch.from_numpy(result), 8000))
+        for reference, result in ((pause, 0.5 * faint), (faint[8000 * 35 :], 0.5 * faint[8000 * 35 :]))
+    ]
+    assert distances[0] == pytest.approx(distances[1], rel=1e-5)
+
+
 def test_what_kills_pesq_does_not_kill_us() -> None:
     """150 bursts in 60 s: the reference implementation writes beyond its table of utterances."""
     pytest.importorskip("pesq")
@@ -306,6 +331,7 @@ def test_pyworld_is_found_where_setuptools_has_no_pkg_resources() -> None:
         (np.zeros((2, 100), np.float32), "one waveform"),
         (np.zeros(100, np.int16), "floating point"),
         (np.full(100, np.nan, np.float32), "finite"),
+        (np.full(100, 1e300), "finite in float32"),
         (np.zeros(0, np.float32), "must have samples"),
         ("speech.wav", "not str"),
     ],
@@ -317,7 +343,11 @@ def test_what_is_no_waveform_is_refused(reference, words) -> None:
         measure(NOISE, reference, RATE)
 
 
-@pytest.mark.parametrize("rate", [0, -1, 22050.0, True, "22050", None])
+def test_a_rate_may_be_of_any_type_of_whole_numbers() -> None:
+    assert measure(NOISE, NOISE, np.int64(RATE), result_rate=float(RATE))["level"] == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rate", [0, -1, 22050.5, True, "22050", None])
 def test_what_is_no_rate_is_refused(rate) -> None:
     with pytest.raises(InvalidAudioError, match="positive whole number"):
         measure(NOISE, NOISE, rate)
