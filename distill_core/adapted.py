@@ -110,6 +110,7 @@ class AdaptedVocoder(VocoderBase):
         notes = list(report.notes)
         if self._adapter is not None:
             how = "with the learned refinement" if self._adapter.refined else "analytically"
+            how = "value by value" if self._adapter.pointwise else how
             notes.append(f"Mels are converted {how}: {self._adapter.source} -> {self._adapter.target}.")
             notes += [f"Lost in this: {lost}." for lost in self._adapter.comparison.lost]
         if self._rate != self._inner.sample_rate:

@@ -51,6 +51,17 @@ def test_the_adapter_stands_before_the_model() -> None:
     assert wave.shape[-1] / vocoder.sample_rate >= 59 * SOURCE.hop_length / SOURCE.sample_rate
 
 
+def test_a_mel_that_is_only_written_in_another_way_is_what_the_model_takes() -> None:
+    written = dataclasses.replace(MEL, log=None, floor=0.0)
+    vocoder = adapted(mel=written)
+    wave = torch.randn(1, 4000, generator=torch.Generator().manual_seed(4)) * 0.1
+    assert_same(vocoder.mel_to_waveform(written.analyze(wave)), ToyVocoder().mel_to_waveform(MEL.analyze(wave)))
+    pieces = list(vocoder.stream(written.analyze(wave).split(7, dim=-1)))
+    assert_same(torch.cat(pieces, dim=-1), ToyVocoder().mel_to_waveform(MEL.analyze(wave)))
+    assert "value by value" in str(vocoder.report())
+    assert "analytically" in str(adapted().report())
+
+
 @settings(max_examples=25, deadline=None)
 @given(chunk=st.integers(1, 40), lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4))
 def test_ragged_batches_and_chunks_change_nothing(chunk: int, lengths: list[int]) -> None:

@@ -14,6 +14,7 @@ from . import refine as refinement
 from .analysis import compress
 from .compare import check_convertible
 from .conversion import Conversion
+from .filters import gains
 from .inversion import Inversion, band_values, finish
 from .spec import MelSpec, counted
 from .timing import FrameClock
@@ -27,7 +28,8 @@ _RUN = 512
 class MelAdapter:
     """Conversion between two mel formats.
 
-    Bands become a spectrum, the spectrum moves in Hz (never by bin number), frame centres are matched in
+    Where only normalisation, logarithm, floor or eps differ, each value is converted by itself, exactly. Elsewhere
+    bands become a spectrum, the spectrum moves in Hz (never by bin number), frame centres are matched in
     seconds; where a refinement is shipped for the pair, it corrects the result. Beyond the first and last
     source frame, the mel is taken to stay as it is there. Stateless after construction: several threads
     may share one.
@@ -61,8 +63,13 @@ class MelAdapter:
         self.refined = net is not None
         """Whether a learned refinement is in use."""
         self._before, self._after = (refinement.BEFORE, refinement.AFTER) if self.refined else (0, 1)
-        if self._same:
+        gain = gains(source, target)
+        self.pointwise = gain is not None
+        """Whether each value is converted by itself, and nothing has to be estimated."""
+        if self.pointwise:
             self._before = self._after = 0
+        with torch.inference_mode(False):
+            self._gain = None if gain is None else torch.tensor(gain[:, None], dtype=torch.float32, device="cpu")
         self._net = net
         # A full scale of 2 ** 15, as of integers, and more is far below; what is above overflows in between.
         self._limit = float(compress(torch.tensor(_LOUDEST, dtype=torch.float64, device="cpu"), source))
@@ -84,7 +91,8 @@ class MelAdapter:
             DeviceError: torch knows no such device.
         """
         self.device = parsed(device)
-        if self._same:
+        if self._gain is not None:
+            self._gain = self._gain.to(self.device)
             return self
         self._conversion = Conversion(self.source, self.target, self.device)
         if self._net is not None:
@@ -180,6 +188,8 @@ class MelAdapter:
     @torch.no_grad()
     def _run(self, mel: Tensor, lo: int, start: int, stop: int) -> Tensor:
         """`convert` of a slice that is just the window beginning at source frame `lo`."""
+        if self._gain is not None:
+            return finish(self._gain * band_values(mel, self.source), self.target)
         whole, phase = self._clock.positions(start, stop)
         # Beyond its ends a mel stays as it is there.
         first = int(whole[0]) - self._before

@@ -102,6 +102,8 @@ def _reasons(source: MelSpec, target: MelSpec) -> list[str]:
 
 def _lost(source: MelSpec, target: MelSpec) -> list[str]:
     """What a conversion cannot keep or cannot know, one line each."""
+    from .filters import gains
+
     assert source.fmax is not None
     assert target.fmax is not None
     lost = []
@@ -136,7 +138,11 @@ def _lost(source: MelSpec, target: MelSpec) -> list[str]:
     if source.power != target.power:
         kinds = {1.0: "magnitudes", 2.0: "powers"}
         lost.append(f"{kinds[source.power]} become {kinds[target.power]}: how evenly a band is filled is estimated")
-    return lost or ["nothing of note: only the representation differs"]
+    if lost:
+        return lost
+    if gains(source, target) is not None:
+        return ["nothing of note: only the representation differs"]
+    return ["detail: the bands or the frames lie elsewhere, and what is between them is estimated"]
 
 
 def floor_db(spec: MelSpec) -> float:

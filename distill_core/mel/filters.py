@@ -72,6 +72,20 @@ def filterbank(spec: MelSpec) -> Floats:
     return filters
 
 
+def gains(source: MelSpec, target: MelSpec) -> Floats | None:
+    """What band values of the source are multiplied by to be the target's, `[n_mels]`; None if that is not all.
+
+    It is where formats differ in normalisation, logarithm, floor or eps, and in nothing else.
+    """
+    if not set(source.differences(target)) <= {"norm", "log", "floor", "eps"}:
+        return None
+    import numpy as np
+
+    edges = band_edges(source)
+    heights = {"slaney": 2.0 / (edges[2:] - edges[:-2]), None: np.ones(source.n_mels)}
+    return heights[target.norm] / heights[source.norm]
+
+
 @lru_cache(maxsize=64)
 def silence(spec: MelSpec) -> float:
     """The mel value that digital silence has, the largest over the bands."""

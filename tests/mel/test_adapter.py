@@ -57,6 +57,39 @@ def closeness(made: torch.Tensor, expected: torch.Tensor) -> float:
     return float((made - expected).abs().max() / expected.abs().max())
 
 
+REWRITTEN = {
+    "log10": (HIFIGAN, {"log": "log10", "floor": 1e-10}),
+    "no logarithm": (BIGVGAN, {"log": None, "floor": 0.0}),
+    "peak 1": (HIFIGAN, {"norm": None}),
+    "area 1": (VAE, {"norm": "slaney"}),
+    "no eps": (BIGVGAN, {"eps": 0.0}),
+    "ln": (VAE, {"log": "ln", "floor": 1e-10}),
+}
+
+
+@pytest.mark.parametrize("what", REWRITTEN)
+def test_what_is_only_written_in_another_way_is_converted_value_by_value(what: str) -> None:
+    target, changes = REWRITTEN[what]
+    source = dataclasses.replace(target, **changes)
+    wave = same_sound(target, target, 1.0)[0]
+    wave[: len(wave) // 3] = 0
+    mel, expected = source.analyze(wave), target.analyze(wave)
+    adapter = MelAdapter(source, target)
+    assert adapter.pointwise and adapter.context == 0
+    made = adapter(mel)
+    assert torch.allclose(made, expected, atol=1e-3), (made - expected).abs().max()
+    frames = mel.shape[-1]
+    assert [adapter.ready(count) for count in (0, 1, 7, frames)] == [0, 1, 7, frames]
+    lo, hi = adapter.window(5, 40, None)
+    part = adapter.convert(mel[..., lo:hi], offset=lo, start=5, stop=40, total=None)
+    assert closeness(part, made[..., 5:40]) <= 1e-5
+
+
+def test_what_lies_elsewhere_is_not_converted_value_by_value() -> None:
+    for changes in ({"center": True}, {"scale": "htk"}, {"fmin": 20.0}, {"power": 2.0}, {"win_length": 1000}):
+        assert not MelAdapter(dataclasses.replace(HIFIGAN, **changes), HIFIGAN).pointwise
+
+
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_slices_give_what_the_whole_gives(source: str, target: str) -> None:
     adapter = MelAdapter(MelSpec.preset(source), MelSpec.preset(target))

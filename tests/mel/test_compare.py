@@ -109,6 +109,15 @@ def test_two_presets(source: str, target: str) -> None:
     assert named == (expected or set()), str(found)
 
 
+def test_nothing_is_lost_only_where_each_value_has_its_own() -> None:
+    """Formats that share every size and width, but whose frames or bands lie elsewhere, are interpolated."""
+    spec = MelSpec.preset(HIFIGAN)
+    rewritten = compare(dataclasses.replace(spec, log="log10", norm=None, eps=0.0), spec)
+    assert rewritten.lost == ("nothing of note: only the representation differs",)
+    for changes in ({"center": True}, {"n_mels": 82}):
+        assert "estimated" in " ".join(compare(dataclasses.replace(spec, **changes), spec).lost)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
