@@ -150,15 +150,19 @@ def floor_db(spec: MelSpec) -> float:
 
     A band half-way up the range stands for all; Slaney-normalised filters differ by band.
     """
-    from .filters import filterbank
+    import numpy as np
+
+    from .filters import band_edges, filterbank, line_powers
 
     if spec.floor <= 0:
         return -math.inf
-    gain = float(filterbank(spec)[spec.n_mels // 2].max())
-    if gain <= 0:
+    middle = spec.n_mels // 2
+    # The window spreads a sine over several bins, of which the band has the sum.
+    bins = line_powers(spec, np.array([band_edges(spec)[middle + 1]]))[:, 0] ** (spec.power / 2)
+    full_scale = float(filterbank(spec)[middle] @ bins)
+    if full_scale <= 0:
         return -math.inf
-    bin_value = (spec.floor / gain) ** (1 / spec.power)
-    return 20 * math.log10(bin_value / (spec.win_length / 4))
+    return 20 / spec.power * math.log10(spec.floor / full_scale)
 
 
 def _common(source: MelSpec, target: MelSpec) -> tuple[float, float]:

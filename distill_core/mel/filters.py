@@ -72,6 +72,18 @@ def filterbank(spec: MelSpec) -> Floats:
     return filters
 
 
+def line_powers(spec: MelSpec, frequencies: Floats) -> Floats:
+    """The power that a Hann window spreads from sines of amplitude 1 over the bins, `[bins, frequencies]`."""
+    import numpy as np
+
+    bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
+    distance = (bins[:, None] - frequencies) * (spec.win_length / spec.sample_rate)
+    # Beside the main lobe, sinc(x) / (1 - x²) is 0 / 0, and 1/2.
+    beside = np.abs(np.abs(distance) - 1.0) < 1e-6
+    lobe = np.where(beside, 0.5, np.sinc(distance) / np.where(beside, 1.0, 1.0 - distance**2))
+    return np.asarray((lobe * spec.win_length / 4) ** 2)
+
+
 def gains(source: MelSpec, target: MelSpec) -> Floats | None:
     """What band values of the source are multiplied by to be the target's, `[n_mels]`; None if that is not all.
 

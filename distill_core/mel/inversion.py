@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .analysis import compress, expand
-from .filters import band_edges, filterbank
+from .filters import band_edges, filterbank, line_powers
 from .spec import MelSpec
 
 if TYPE_CHECKING:
@@ -128,16 +128,6 @@ def _lines(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:
         [np.arange(source.fmin, fine_until, step / 2), np.arange(fine_until, source.fmax + step / 2, step)]
     )
     return line_powers(source, frequencies), line_powers(target, frequencies)
-
-
-def line_powers(spec: MelSpec, frequencies: Floats) -> Floats:
-    """The power that a Hann window spreads from sines of amplitude 1 over the bins, `[bins, frequencies]`."""
-    bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
-    distance = (bins[:, None] - frequencies) * (spec.win_length / spec.sample_rate)
-    # Beside the main lobe, sinc(x) / (1 - x²) is 0 / 0, and 1/2.
-    beside = np.abs(np.abs(distance) - 1.0) < 1e-6
-    lobe = np.where(beside, 0.5, np.sinc(distance) / np.where(beside, 1.0, 1.0 - distance**2))
-    return np.asarray((lobe * spec.win_length / 4) ** 2)
 
 
 def _bins(source: MelSpec, target: MelSpec) -> tuple[Floats, Floats]:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .filters import band_edges, filterbank
-from .inversion import line_powers
+from .filters import band_edges, filterbank, line_powers
 from .spec import MelSpec
 
 if TYPE_CHECKING:

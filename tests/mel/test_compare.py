@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from distill_core.errors import MelFormatError
 from distill_core.mel import MelAdapter, MelSpec, compare
+from distill_core.mel.compare import floor_db
+from distill_core.mel.filters import band_edges
 
 VAE = "distill-vae"
 B44 = "bigvgan-44khz-128band-512x"
@@ -107,6 +110,18 @@ def test_two_presets(source: str, target: str) -> None:
     assert not found.reasons
     named = {mark for mark in ALL if any(mark in line for line in found.lost)}
     assert named == (expected or set()), str(found)
+
+
+@pytest.mark.parametrize("name", [HIFIGAN, B44, VOCOS])
+@pytest.mark.parametrize("changes", [{}, {"power": 2.0}, {"win_length": 800}])
+def test_the_floor_is_the_level_of_a_sine_that_just_reaches_it(name: str, changes: dict[str, float]) -> None:
+    spec = dataclasses.replace(MelSpec.preset(name), **changes)  # type: ignore[arg-type]
+    middle = spec.n_mels // 2
+    turns = band_edges(spec)[middle + 1] * torch.arange(spec.sample_rate, dtype=torch.float64) / spec.sample_rate
+    sine = 10 ** (floor_db(spec) / 20) * torch.sin(2 * torch.pi * turns)
+    bare = dataclasses.replace(spec, log=None, floor=0.0, eps=0.0)
+    level = bare.analyze(sine)[0, middle].median()
+    assert 20 / spec.power * torch.log10(level / spec.floor) == pytest.approx(0, abs=0.3)
 
 
 def test_nothing_is_lost_only_where_each_value_has_its_own() -> None:
