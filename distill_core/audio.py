@@ -51,7 +51,9 @@ _UNKNOWN = 1 << 60
 
 
 def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
-    """An audio file as (waveform [channels, samples] of float32 in -1..1, sample rate in Hz).
+    """An audio file as (waveform [channels, samples] of float32, full scale at 1, sample rate in Hz).
+
+    Files of floats, and lossy ones, may hold samples beyond -1..1; they are left as they are.
 
     Args:
         max_seconds: no more than this is read from its beginning.

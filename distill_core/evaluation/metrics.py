@@ -80,7 +80,7 @@ METRICS: dict[str, Metric] = {
             2,
             "pesq",
             "Perceptual quality of speech, ITU-T P.862.2, from 1.0 to 4.6, at 16 kHz. References above 15 s are cut "
-            "into equal pieces of at most that length, and the mean is given.",
+            "into equal pieces of at most that length, and the mean is given, unless the result is silent in one.",
         ),
         Metric(
             "stoi",
@@ -146,7 +146,7 @@ METRICS: dict[str, Metric] = {
             "higher",
             3,
             "pyworld",
-            "F1 of the decision voiced or unvoiced on the same frames, with the reference's as the truth.",
+            "F1 of the decision voiced or unvoiced over all 5 ms frames, with the reference's as the truth.",
         ),
         Metric(
             "level",
