@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import chunks, convolutions, precision
+from benchmarks import chunks, convolutions, precision, streams
 from distill_core.engines import selection
 from distill_core.vocoder import VocoderBase
 
@@ -47,6 +47,30 @@ def test_chunks_gives_a_time_for_every_size_with_its_halo_and_without(
     assert kept[0] == "fp32"
     assert computed[0] == "fp32, no halo"
     assert all(float(cell) > 0 for cell in kept[1:] + computed[1:])
+
+
+def test_streams_has_a_time_for_every_size_and_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if missing := selection.why_not_channels_last("fp32"):
+        pytest.skip(missing)
+    computed: list[int] = []
+    compute = VocoderBase._compute
+
+    def watched(self, mel, context=(0, 0)):
+        computed.append(mel.shape[-1])
+        return compute(self, mel, context)
+
+    monkeypatch.setattr(VocoderBase, "_compute", watched)
+    arguments = ["--vocoders", "bigvgan", "--channels", "64", "--sizes", "7", "--frames", "50", "--turns", "1"]
+    monkeypatch.setattr(sys, "argv", ["streams", *arguments])
+    streams.main()
+    head, _, kept, with_halo = (cells(line) for line in capsys.readouterr().out.splitlines()[2:])
+    assert head == ["frames a piece", "a frame lasts", "7", "all"]
+    assert [row[:2] for row in (kept, with_halo)] == [["bigvgan", "11.6"], ["bigvgan, halo computed", "11.6"]]
+    assert all(float(cell) > 0 for cell in kept[2:] + with_halo[2:])
+    assert min(computed) == 28  # with which the first seven are certain
+    assert computed.count(50) == 4  # the whole, twice each way; pieces of a stream flow, half of the time
 
 
 def test_convolutions_has_a_row_for_every_layer(
