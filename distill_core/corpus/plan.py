@@ -6,10 +6,11 @@ is looked at.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -117,12 +118,16 @@ class Plan:
         elif source.lower().endswith(MANIFEST_ENDINGS):
             yield from self._manifest(source)
         elif glob.has_magic(source) and not _is_file(source):
-            found = False
+            found = own = False
             base = glob_base(source)
-            for path in _matching(source):
-                if not self._own(path):
-                    found = True
-                    yield Item(path, self._output(_relative(path, base)))
+            for path in matching(source, leave_out=self.folder):
+                if self._own(path):
+                    own = True
+                    continue
+                found = True
+                yield Item(path, self._output(_relative(path, base)))
+            if own and not found:
+                raise CorpusError(f"{source}: all that matches lies in the output folder; choose another one.")
             if not found:
                 hint = " Write [[] for a [ that is part of a name." if "[" in source else ""
                 raise CorpusError(f"{source}: no file matches. ** goes through folders, * does not.{hint}")
@@ -237,6 +242,40 @@ def glob_base(pattern: str) -> str:
     return os.path.join(*parts[:fixed]) if fixed else "."
 
 
+def matching(pattern: str, *, leave_out: str | None = None) -> list[str]:
+    """The files that a glob matches, sorted. `**` goes through folders as `walk` does.
+
+    Args:
+        leave_out: a folder that `**` does not go into.
+
+    Raises:
+        CorpusError: a folder that `**` leads to cannot be listed.
+    """
+    if files.is_url(pattern):
+        return remote.matching(pattern)
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return sorted(path for path in glob.iglob(pattern) if os.path.isfile(path))
+    # By glob.glob it would go through links in circles, and where there are two of them come to no end.
+    first = parts.index("**")
+    start, rest = os.path.join("", *parts[:first]), parts[first:]
+    found = []
+    for folder in filter(os.path.isdir, glob.iglob(start) if glob.has_magic(start) else [start or "."]):
+        below = walk(folder, ("",), leave_out=leave_out)
+        found += [os.path.join(folder if start else "", path) for path in below if _fits(path.split(os.sep), rest)]
+    return sorted(path for path in found if os.path.isfile(path))
+
+
+def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the parts of a path are such as the parts of a glob allow."""
+    if not patterns:
+        return not names
+    first, *rest = patterns
+    if first == "**":
+        return _fits(names, rest) or (bool(names) and _fits(names[1:], patterns))
+    return bool(names) and fnmatch.fnmatch(names[0], first) and _fits(names[1:], rest)
+
+
 def walk(root: str, endings: tuple[str, ...], *, leave_out: str | None = None) -> Iterator[str]:
     """Paths below a folder, relative to it, of the files with these endings, sorted; nothing hidden, no loops.
 
@@ -292,13 +331,6 @@ def _is_folder(source: str) -> bool:
 
 def _is_file(source: str) -> bool:
     return remote.identity(source) is not None if files.is_url(source) else os.path.exists(source)
-
-
-def _matching(pattern: str) -> Iterator[str]:
-    if files.is_url(pattern):
-        yield from remote.matching(pattern)
-        return
-    yield from (path for path in sorted(glob.iglob(pattern, recursive=True)) if os.path.isfile(path))
 
 
 def _relative(location: str, base: str) -> str:

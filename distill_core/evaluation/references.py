@@ -13,7 +13,7 @@ import torch
 
 from ..audio import READ as ENDINGS
 from ..audio import read_audio
-from ..corpus.plan import walk
+from ..corpus.plan import matching, walk
 from ..errors import CorpusError, DistillError, InvalidAudioError
 
 _GLIMPSE_SECONDS = 0.1
@@ -51,20 +51,20 @@ def find(named: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], dict[str,
     problems: dict[str, str] = {}
     for name in named:
         path = Path(name)
-        if os.path.isdir(path):
-            try:
+        try:
+            if os.path.isdir(path):
                 found = [path / each for each in walk(os.fspath(path), ENDINGS)]
-            except CorpusError as error:
-                problems[str(name)] = str(error)
-                continue
-            if not found:
-                problems[str(name)] = f"{name}: holds no audio ({', '.join(ENDINGS)})."
-        elif os.path.exists(path) or not glob.has_magic(os.fspath(name)):
-            found = [path]
-        else:
-            found = sorted(Path(each) for each in glob.glob(os.fspath(name), recursive=True) if os.path.isfile(each))
-            if not found:
-                problems[str(name)] = f"{name}: no file is named like this."
+                if not found:
+                    problems[str(name)] = f"{name}: holds no audio ({', '.join(ENDINGS)})."
+            elif os.path.exists(path) or not glob.has_magic(os.fspath(name)):
+                found = [path]
+            else:
+                found = sorted(map(Path, matching(os.fspath(name))))
+                if not found:
+                    problems[str(name)] = f"{name}: no file is named like this."
+        except CorpusError as error:
+            problems[str(name)] = str(error)
+            continue
         for each in found:
             files.setdefault(os.path.abspath(each), each)
     return list(files.values()), problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.corpus.plan import Item, Plan, is_corpus
+from distill_core.corpus.plan import Item, Plan, is_corpus, matching
 from distill_core.errors import CorpusError, DistillError, OutputExistsError
 
 
@@ -103,6 +104,30 @@ def test_a_glob_keeps_the_tree_below_its_fixed_part(tree: Path, tmp_path: Path) 
     assert below(out, Plan((f"{tree}/*.wav", f"{tree}/a/z.flac"), str(out))) == ["b.wav", "z.wav"]
     with pytest.raises(CorpusError, match="no file matches"):
         list(Plan((f"{tree}/*.aiff",), str(out)))
+
+
+def test_a_glob_goes_through_links_but_not_in_circles(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.flac").touch()
+    (tree / "linked").symlink_to(tmp_path / "elsewhere")
+    (tree / "a" / "up").symlink_to(tree)  # with two of them there are more ways than can ever be gone
+    (tree / "a" / "deep" / "up").symlink_to(tree)
+    found = [os.path.relpath(path, tree) for path in matching(f"{tree}/**/*.*")]
+    assert found == ["a/deep/x.mp3", "a/z.flac", "a/ü mel.npy", "b.wav", "c.OGG", "linked/far.flac"]
+    assert below(tmp_path / "out", Plan((f"{tree}/**/*.flac",), str(tmp_path / "out"))) == ["a/z.wav", "linked/far.wav"]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["**", "**/*", "**/*.wav", "a/**/x.mp3", "*/**/z.*", "a/**/deep/**/*", "[ab]/**/*", "./**/*.flac"]
+)
+def test_a_glob_means_what_pythons_does(pattern: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tree / ".hidden").mkdir()
+    (tree / ".hidden" / "q.wav").touch()
+    for folder in (tree, tree.parent):
+        monkeypatch.chdir(folder)
+        for each in (pattern, f"{tree}/{pattern}", f"i*/{pattern}"):
+            expected = {os.path.normpath(path) for path in glob.glob(each, recursive=True) if os.path.isfile(path)}
+            assert matching(each) == sorted(expected)
 
 
 def test_a_glob_through_a_folder_with_brackets_in_its_name_is_told_how_to_write_them(tmp_path: Path) -> None:
