@@ -71,8 +71,9 @@ class Plan:
             CorpusError: a source is not there or has nothing in it, a manifest's line cannot be used, or the
                 output folder is one of the sources.
         """
-        taken, mels, numbers = Hashes(), Hashes(), Hashes()
+        taken, mels, numbers, read = Hashes(), Hashes(), Hashes(), Hashes()
         own = _real(self.folder)
+        folders: dict[str, str] = {}  # of inputs, and what each really is
         roots = [_real(source) for source in self.sources if _is_folder(source)]
         if own in roots:
             raise CorpusError(f"{self.folder}: is an input as well; choose another folder to write to.")
@@ -83,6 +84,12 @@ class Plan:
                 if item.output in taken:
                     self._refuse(item)
                 taken.add(item.output)
+                inside = self._inside(item.input, own, folders)
+                if inside is not None:
+                    read.add(inside)
+                for place in (item.output, inside):
+                    if place is not None and place in taken and place in read:
+                        raise OutputExistsError(f"{place}: is an input; choose another output folder.")
                 base = unnumbered(item.output)
                 if item.is_mel and item.output in numbers:
                     raise OutputExistsError(might_be_numbered(item.output))
@@ -105,6 +112,15 @@ class Plan:
                         "--keep-endings tells a.wav from a.flac; a manifest names each output; or run them apart, "
                         "to a folder each."
                     )
+
+    def _inside(self, location: str, own: str, folders: dict[str, str]) -> str | None:
+        """What an input that lies in the output folder would be called as an output; None for one that does not."""
+        if not files.is_url(location):
+            folder, name = os.path.split(location)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            location = os.path.join(folders[folder], name)
+        return files.join(self.folder, location[len(own) :]) if location.startswith(own) else None
 
     def _items(self, source: str) -> Iterator[Item]:
         if _is_folder(source):

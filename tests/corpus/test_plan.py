@@ -96,6 +96,23 @@ def test_inputs_are_not_written_onto(tree: Path) -> None:
     (tree / "in" / "q.wav").touch()
     with pytest.raises(OutputExistsError, match="among the inputs"):
         list(Plan((str(tree),), str(tree.parent)))
+    for pattern in ("*.wav", "**/*.flac"):
+        with pytest.raises(CorpusError, match="lies in the output folder"):
+            list(Plan((f"{tree}/{pattern}",), str(tree)))
+
+
+def test_what_a_manifest_or_a_name_reads_is_not_written_onto(tree: Path) -> None:
+    """A list that lies among its recordings is the usual one; what it says is written there must be something else."""
+    link = tree.parent / "link"
+    link.symlink_to(tree)
+    there, flac = str(tree / "b.wav"), {"input": "a/z.flac", "output": "b.wav"}
+    for lines in ([{"input": "b.wav"}], [flac, {"input": there, "output": "c.wav"}], [{"input": there}, flac]):
+        for out in (tree, link):
+            with pytest.raises(OutputExistsError, match=r"b\.wav: is an input"):
+                list(Plan((manifest(tree, *lines),), str(out)))
+    with pytest.raises(OutputExistsError, match=r"b\.wav: is an input"):
+        list(Plan((there,), str(tree)))
+    assert len(list(Plan((manifest(tree, flac, {"input": "a/z.flac"}),), str(tree)))) == 2
 
 
 def test_a_glob_keeps_the_tree_below_its_fixed_part(tree: Path, tmp_path: Path) -> None:
