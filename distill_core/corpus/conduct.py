@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from typing import Any, Protocol
 
 from . import files
 from .bar import Bar
-from .batches import Batch, batches
+from .batches import WINDOW, Batch, batches
 from .job import Outcome, VocodeJob
-from .plan import Item, Plan, numbered
+from .plan import Item, Plan
 from .record import Record, prepare
 
 MAX_KEPT = 10_000
@@ -85,10 +86,10 @@ class Conductor:
         Raises:
             DistillError: as `Plan`, `prepare` and the engine; single files are in the summary.
         """
-        summary = self.summary
+        summary, settings = self.summary, self.job.settings  # which knows of a misspelt vocoder
         summary.files = sum(1 for _ in self.plan)  # all that is wrong with the plan is found before work begins
         prepare(self.plan.folder)
-        self._record = Record(self.plan.folder, self.job.settings)
+        self._record = Record(self.plan.folder, settings)
         started = time.monotonic()
         try:
             with Bar(self._quiet, summary.files) as self._bar:
@@ -110,28 +111,33 @@ class Conductor:
     def _missing(self) -> Iterator[Item]:
         """The items that have to be done."""
         assert self._record is not None
-        for item in self.plan:
-            if self.job.overwrite:
-                yield item
-                continue
-            foreign = None if self._record.is_current(item) else self._foreign(item)
-            if foreign is not None:  # unless another run on this folder has just written it
+        if self.job.overwrite:
+            yield from self.plan
+            return
+        items = iter(self.plan)
+        while window := list(itertools.islice(items, WINDOW)):
+            states = [self._state(item) for item in window]
+            if any(foreign for _, foreign in states):  # unless another run on this folder has just written it
                 self._record.refresh()
-                foreign = self._foreign(item)
-            if self._record.is_current(item):
-                self.summary.current += 1
-                self._bar.skip()
-            elif foreign is not None:
-                reason = f"{foreign}: exists already, and is not as this command left it. Use --force to overwrite it."
-                self._take(Outcome(item, "failed", reason))
-            else:
-                yield item
+                states = [self._state(item) if each[1] else each for item, each in zip(window, states, strict=True)]
+            for item, (current, foreign) in zip(window, states, strict=True):
+                if current:
+                    self.summary.current += 1
+                    self._bar.skip()
+                elif foreign is not None:
+                    reason = f"{foreign}: exists already, and is not as this command left it."
+                    self._take(Outcome(item, "failed", f"{reason} Use --force to overwrite it."))
+                    if self.summary.stopped:
+                        return
+                else:
+                    yield item
 
-    def _foreign(self, item: Item) -> str | None:
-        """What lies where an item's output belongs and was not put there by a run, if anything does."""
+    def _state(self, item: Item) -> tuple[bool, str | None]:
+        """Whether an item is done, and if not, what lies where its outputs belong that no run has put there."""
         assert self._record is not None
-        places = [item.output, *([numbered(item.output, 0, 2)] if item.is_mel else [])]
-        return next((place for place in places if not self._record.is_ours(place)), None)
+        if self._record.is_current(item):
+            return True, None
+        return False, next((place for place in self._record.places(item) if not self._record.is_ours(place)), None)
 
     def _take(self, outcome: Outcome) -> None:
         summary = self.summary

@@ -9,9 +9,11 @@ are passed over.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,16 @@ class Record:
         # A mel file that was written to anew may hold fewer mels than it did, or one; which came last no journal tells.
         counts = (1, *self._parts.get(name, ()))
         return any(all(is_done(part, parts) for part in range(parts)) for parts in counts)
+
+    def places(self, item: Item) -> Iterator[str]:
+        """Where an item's outputs may lie: of a mel also those with numbers, as many as it had and as there are."""
+        yield item.output
+        most = max(self._parts.get(relative(item.output, self.folder), ()), default=0)
+        for part in itertools.count() if item.is_mel else ():
+            place = numbered(item.output, part, 2)
+            if part >= most and files.written(place) is None:
+                return
+            yield place
 
     def is_ours(self, output: str) -> bool:
         """Whether what lies at an output, if anything does, is what a run has written there."""

@@ -23,6 +23,7 @@ from distill_core.corpus.batches import Batch
 from distill_core.corpus.job import VocodeJob
 from distill_core.corpus.local import LocalEngine
 from distill_core.corpus.plan import Item, Plan
+from distill_core.corpus.record import Record
 from tests.corpus import hostile
 from tests.corpus.conftest import outputs, tone
 
@@ -88,6 +89,37 @@ def test_what_a_person_put_there_is_not_overwritten(installed: None, corpus: Pat
     assert (out / "00.wav").read_bytes()[:4] == b"RIFF"
 
 
+def test_an_edited_one_of_several_mels_results_is_not_overwritten(installed, corpus, tmp_path: Path, capsys) -> None:
+    out, mels = tmp_path / "out", corpus / "three mels.npy"
+    argv = (mels, "-o", out, "--vocoder", "toy-installed", "--workers", 1)
+    assert run(*argv) == 0
+    (out / "three mels.1.wav").write_bytes(b"edited")
+    assert run(*argv) == 1
+    assert "three mels.1.wav: exists already, and is not as this command left it" in capsys.readouterr().err
+    assert (out / "three mels.1.wav").read_bytes() == b"edited"
+    (out / "three mels.1.wav").unlink()
+    assert run(*argv) == 0 and soundfile.info(out / "three mels.1.wav").frames
+
+
+def test_files_of_others_make_the_record_be_read_again_once_and_not_for_each(
+    installed: None, corpus: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    argv = (corpus, "-o", out, "--vocoder", "toy-installed", "--workers", 1, "--keep-endings", "--json")
+    assert run(*argv) == 0
+    shutil.rmtree(out / ".distill")
+    capsys.readouterr()
+    reads = []
+    refresh = Record.refresh
+    monkeypatch.setattr(Record, "refresh", lambda record: reads.append(record) or refresh(record))
+    assert run(*argv) == 1
+    assert result(capsys)["failed"] == 14
+    assert len(reads) == 2  # at the beginning, and to see whether another run wrote them
+    assert run(*argv, "--fail-fast") == 1
+    printed = result(capsys)
+    assert (printed["failed"], printed["left"]) == (1, 13)
+
+
 def test_hostile_files_are_listed_and_the_others_unaffected(installed, corpus: Path, tmp_path: Path, capsys) -> None:
     assert run(corpus, "-o", tmp_path / "clean", "--vocoder", "toy-installed", "--keep-endings", "--quiet") == 0
     odd = os.fsdecode(b"odd \xff\n.wav")
@@ -143,6 +175,7 @@ def test_what_cannot_begin_is_one_line(argv, words, installed: None, corpus: Pat
     error = capsys.readouterr().err
     assert words in error and "Traceback" not in error
     assert len([line for line in error.splitlines() if line.startswith("error: ")]) == 1
+    assert "no-such" not in words or not (tmp_path / "out").exists()
 
 
 def test_explicit_files_and_folders_mix(installed: None, corpus: Path, tmp_path: Path, capsys) -> None:
