@@ -127,7 +127,12 @@ def sweep(folder: str) -> None:
 
 
 def _here() -> str:
-    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:32]
+    """This machine, and on Linux whose process ids: containers may have a name in common, and ids of their own."""
+    try:
+        ids = "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))
+    except OSError:
+        ids = ""
+    return "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:32] + ids
 
 
 def alive(pid: int) -> bool:

@@ -144,6 +144,24 @@ def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: 
     assert not mine.exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="no namespaces of process ids")
+def test_what_another_container_is_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host name may be the same (--network host), and no process here has the ids of those there."""
+    folder, readlink = str(tmp_path / "out"), os.readlink
+    process = os.fork()
+    if process == 0:
+        os._exit(0)
+    os.waitpid(process, 0)
+    with monkeypatch.context() as there:
+        there.setattr(os, "readlink", lambda path: "pid:[7]" if str(path).startswith("/proc/self") else readlink(path))
+        there.setattr(os, "getpid", lambda: process)
+        with files.scratch(folder, folder) as theirs:
+            theirs.write_bytes(b"x")
+            there.undo()
+            prepare(folder)
+            assert theirs.exists()
+
+
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(CorpusError, match="cannot be written to"):
