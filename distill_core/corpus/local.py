@@ -288,12 +288,17 @@ def _no_interrupts() -> Iterator[None]:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM, and the end of the terminal, end what runs in here as Ctrl-C does, with time to tidy up."""
+    """SIGTERM, and the end of the terminal, end what runs in here as Ctrl-C does, with time to tidy up.
+
+    It is heard once: timeout, and others who stop a process and its group, send it twice, the second into the tidying.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}

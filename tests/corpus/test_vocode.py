@@ -350,6 +350,20 @@ def test_a_file_that_kills_every_worker_is_found_and_the_others_are_done(install
 
 
 @needs_proc
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_does_not_disturb_the_tidying(second: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    tidied = False
+    with local.terminated_as_interrupted():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), second)
+            tidied = True
+    assert tidied
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_tidies_up_and_says_how_to_go_on(how: signal.Signals, command: Command, tmp_path: Path) -> None:
     folder, out = slow_corpus(tmp_path / "in", 200), tmp_path / "out"
