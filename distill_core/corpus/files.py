@@ -6,8 +6,10 @@ mels want a local file, so a location is brought here (`local`) and sent there (
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from ..audio import replacing
 from . import remote
 from .remote import Identity, is_url
 
@@ -78,7 +81,7 @@ def local(location: str) -> Iterator[Path]:
 
 @contextmanager
 def scratch(folder: str | None, target: str) -> Iterator[Path]:
-    """A path of a new file to write to, on the file system of `target`; what is left of it at the end is removed.
+    """A path of a new file to write to, for `target`; what is left of it at the end is removed.
 
     Args:
         folder: the output folder that a run works on, whose leftovers `sweep` finds; None for beside `target`.
@@ -111,7 +114,16 @@ def commit(path: Path, target: str, record: Callable[[Identity], None]) -> None:
         return
     record((about.st_size, about.st_mtime_ns))
     os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
-    os.replace(path, target)
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A link or a mount below the output folder leads to another file system: what is renamed must lie there.
+        with replacing(Path(target)) as beside:
+            shutil.copy2(path, beside)
+            about = beside.stat()
+            record((about.st_size, about.st_mtime_ns))
 
 
 def sweep(folder: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,22 @@ def test_killed_between_the_record_and_the_rename_it_is_not_done(item: Item, mon
     assert not record(item).is_current(item)
     assert record(item).is_ours(item.output)
     assert Path(item.output).read_bytes() == b"result"
+
+
+def test_a_folder_below_may_be_on_another_file_system(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def across(source: Path, target: str | Path) -> None:
+        if os.path.dirname(source) != os.path.dirname(target):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", across)
+    write(item)
+    assert Path(item.output).read_bytes() == b"result"
+    assert record(item).is_current(item) and record(item).is_ours(item.output)
+    left = [path for path in Path(item.output).parent.parent.rglob("*") if path.name.endswith(".part")]
+    assert not left
 
 
 def test_an_item_of_several_mels_is_done_when_all_are(item: Item) -> None:
