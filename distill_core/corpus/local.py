@@ -106,7 +106,7 @@ class LocalEngine:
         self.about: dict[str, Any] = {}
         self._can_be_loaded = False
         self._workers: list[_Worker] = []
-        self._next: Batch | None = None
+        self._ahead: deque[Batch] = deque()  # taken, and not yet handed out
         self._suspects: deque[_Task] = deque()
         self._started = 0
         self._stopped = False
@@ -115,7 +115,7 @@ class LocalEngine:
         """Do all batches.
 
         Args:
-            batches: taken as workers become free, and never far ahead.
+            batches: taken as workers become free, and no more ahead than there are workers.
             emit: is given each item's outcome, in the calling thread.
             advance: is told of seconds of sound as they are computed, likewise.
 
@@ -124,16 +124,16 @@ class LocalEngine:
             CorpusError: workers die while they load it.
         """
         source = iter(batches)
-        self._next = next(source, None)
         try:
             while True:
                 self._hand_out(source)
+                self._take_ahead(source, 1)
                 if self._stopped:
-                    self._next = None
+                    self._ahead.clear()
                     self._suspects.clear()
-                if self._next is None and not self._suspects and not any(worker.tasks for worker in self._workers):
+                if not self._ahead and not self._suspects and not any(worker.tasks for worker in self._workers):
                     return
-                self._staff()
+                self._staff(source)
                 self._listen(emit, advance)
         finally:
             for worker in self._workers:
@@ -144,17 +144,25 @@ class LocalEngine:
         """Hand out nothing more; `run` returns when what was handed out is done. May be called by `emit`."""
         self._stopped = True
 
-    def _staff(self) -> None:
+    def _take_ahead(self, source: Iterator[Batch], count: int) -> None:
+        """See that so many batches wait to be handed out, if there are so many."""
+        while not self._stopped and len(self._ahead) < count and (batch := next(source, None)) is not None:
+            self._ahead.append(batch)
+
+    def _staff(self, source: Iterator[Batch]) -> None:
         """Have as many workers as there is something for.
 
         The first loads alone: it may download, or find that it cannot. The others come up meanwhile.
         """
         if not self.about:
-            wanted = self._expected()
-        elif self._next is not None or self._suspects:
-            wanted = self._wanted()
+            most = self._expected()
+        elif self._ahead or self._suspects:
+            most = self._wanted()
         else:
-            wanted = 0
+            most = 0
+        self._take_ahead(source, most)
+        busy = sum(bool(worker.tasks) for worker in self._workers)
+        wanted = min(most, busy + len(self._ahead) + len(self._suspects))
         while len(self._workers) < wanted:
             self._workers.append(_Worker(self.job.threads, self._started))
             self._started += 1
@@ -171,7 +179,7 @@ class LocalEngine:
 
     def _expected(self) -> int:
         """How many workers there will be, as far as can be told before the first has loaded."""
-        if self._next is None:
+        if not self._ahead:
             return 1
         if self.job.device == "cpu" or (self.job.device == "auto" and not accelerator_seen()):
             return self.count or default_workers(self.job.parameters, self.job.threads or 1)
@@ -196,9 +204,10 @@ class LocalEngine:
                 if self._suspects:
                     if not worker.tasks:
                         worker.give(self._suspects.popleft())
-                elif self._next is not None and not self._stopped:
-                    worker.give(_Task(self._next))
-                    self._next = next(source, None)
+                    continue
+                self._take_ahead(source, 1)
+                if self._ahead and not self._stopped:
+                    worker.give(_Task(self._ahead.popleft()))
 
     def _listen(self, emit: Emit, advance: Advance) -> None:
         """Wait for word from a worker, and take it in."""

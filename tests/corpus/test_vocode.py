@@ -20,7 +20,7 @@ import pytest
 from distill_core.cli import main
 from distill_core.corpus import local
 from distill_core.corpus.batches import Batch
-from distill_core.corpus.job import VocodeJob
+from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.local import LocalEngine
 from distill_core.corpus.plan import Item, Plan
 from distill_core.corpus.record import Record
@@ -203,12 +203,24 @@ def test_nothing_waits_behind_a_long_file(corpus: Path, tmp_path: Path) -> None:
 
     engine._workers = [Worker("one"), Worker("two")]
     source = iter([long, *short])
-    engine._next = next(source)
     engine._hand_out(source)
     assert given == {"one": [long], "two": short[:2]}
     engine._workers[1].tasks.clear()
     engine._hand_out(source)
     assert given == {"one": [long], "two": short[:4]}
+
+
+def test_no_more_workers_are_begun_than_there_are_batches(installed: None, corpus: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    job = VocodeJob("toy-installed", folder=out)
+    items = list(Plan((str(corpus),), out, keep_endings=True))
+    for count in (1, 2):
+        batches = [Batch((item,), (0.5,)) for item in items[:count]]
+        done: list[Outcome] = []
+        engine = LocalEngine(job, 9)
+        engine.run(batches, done.append, lambda seconds: None)
+        assert sorted(each.item.output for each in done) == sorted(item.output for item in items[:count])
+        assert engine._started == count
 
 
 # Processes that end before their time
