@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..card import Variant, VocoderCard
-from ..errors import WeightsNotFoundError
+from ..errors import UnknownVariantError, WeightsNotFoundError
 from ..registry import registry
 from ..states import variant_state
 from ..weights import ensure, load_checkpoint, status, verify
@@ -81,10 +81,7 @@ def run_fetch(args: argparse.Namespace) -> int:
     variants = card.variants if args.all else [card.variant(args.variant)]
     pinned = [variant for variant in variants if variant.weights]
     if not pinned:
-        raise WeightsNotFoundError(
-            f"The weights of {card.name} {variants[0].name} cannot be fetched from the Hub: they are "
-            f"{variant_state(variants[0], '').detail}"
-        )
+        raise _not_on_the_hub(card, variants[0], "There is nothing to fetch.")
     rows = []
     for variant in pinned:
         assert variant.weights is not None
@@ -105,8 +102,11 @@ def run_verify(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     rows: list[dict[str, Any]] = []
+    chosen = list(_chosen(args))
+    if (args.name is not None or args.variant is not None) and not any(variant.weights for _, variant in chosen):
+        raise _not_on_the_hub(*chosen[0], "There is nothing to verify.")
     with tqdm(unit="B", unit_scale=True, desc="hashing", delay=0.5, leave=False, disable=args.quiet) as bar:
-        for card, variant in _chosen(args):
+        for card, variant in chosen:
             checks = verify(variant.weights, bar.update) if variant.weights else ()
             about = {"vocoder": card.name, "variant": variant.name}
             rows += [{**about, **dataclasses.asdict(check), "path": str(check.path)} for check in checks]
@@ -116,7 +116,7 @@ def run_verify(args: argparse.Namespace) -> int:
         for row in rows:
             print_line(f"{'FAILED' if row['problem'] else 'ok':6}  {row['path']}  {row['problem'] or row['sha256']}")
     else:
-        print_line("Nothing is cached.")
+        print_line("Nothing from the Hub is cached.")
     return 1 if any(row["problem"] for row in rows) else 0
 
 
@@ -126,9 +126,7 @@ def run_convert(args: argparse.Namespace) -> int:
     card = registry.card(registry.resolve(args.name).name)
     variant = card.variant(args.variant)
     if args.weights is None and variant.weights is None:
-        raise WeightsNotFoundError(
-            f"The weights of {card.name} {variant.name} are not on the Hub: say which file, with --weights."
-        )
+        raise _not_on_the_hub(card, variant, "Say which file, with --weights.")
     source = load_checkpoint(args.weights, variant.weights, progress=not args.quiet, converted=False)
     assert source.path is not None
     target = convert(source.path, source.state_dict, source.config, args.output, overwrite=args.force)
@@ -141,9 +139,19 @@ def run_convert(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
-    for card in [registry.card(registry.resolve(args.name).name)] if args.name is not None else registry.cards():
+    """What was named; a variant without a vocoder is that of every one which has it."""
+    cards = [registry.card(registry.resolve(args.name).name)] if args.name is not None else registry.cards()
+    if args.name is None and args.variant is not None:
+        cards = [card for card in cards if args.variant in (variant.name for variant in card.variants)]
+        if not cards:
+            raise UnknownVariantError(f"No vocoder that is installed has a variant {args.variant!r}.")
+    for card in cards:
         for variant in [card.variant(args.variant)] if args.variant is not None else card.variants:
             yield card, variant
+
+
+def _not_on_the_hub(card: VocoderCard, variant: Variant, so: str) -> WeightsNotFoundError:
+    return WeightsNotFoundError(f"The weights of {card.name} {variant.name} are {variant_state(variant, '').detail}. {so}")
 
 
 def _status_row(vocoder: str, variant: str, weights: dict[str, Any] | None, elsewhere: str) -> tuple[str, ...]:

@@ -39,7 +39,8 @@ def test_fetch_all_to_a_folder(toys, capsys, tmp_path: Path) -> None:
 
 
 def test_what_is_not_on_the_hub_cannot_be_fetched(toys, capsys) -> None:
-    for arguments in (["fetch", "bare"], ["fetch", "toy", "--variant", "plain"], ["convert", "bare"]):
+    toy = ("toy", "--variant", "plain")
+    for arguments in (["fetch", "bare"], ["fetch", *toy], ["convert", "bare"], ["verify", "bare"], ["verify", *toy]):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (1, "")
         assert err.startswith("error: The weights of ")
@@ -60,8 +61,16 @@ def test_status_of_everything(toys, capsys) -> None:
     }
 
 
+def test_a_variant_without_a_vocoder_is_that_of_each_which_has_it(toys, capsys) -> None:
+    _, out, _ = run(capsys, "status", "--variant", "plain")
+    assert [line.split()[:2] for line in out.splitlines()[1:]] == [["bare", "plain"], ["toy", "plain"]]
+    assert run(capsys, "verify", "--variant", "large")[0] == 0
+    code, _, err = run(capsys, "status", "--variant", "huge")
+    assert (code, err) == (1, "error: No vocoder that is installed has a variant 'huge'.\n")
+
+
 def test_verify_says_what_is_damaged(toys, capsys) -> None:
-    assert run(capsys, "verify") == (0, "Nothing is cached.\n", "")
+    assert run(capsys, "verify") == (0, "Nothing from the Hub is cached.\n", "")
     folder = Path(run(capsys, "fetch", "toy", "--quiet")[1].strip())
     assert run(capsys, "verify", "toy")[0] == 0
     (folder / "weights.pt").resolve().write_bytes(b"smell" * 9000)
