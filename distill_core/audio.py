@@ -264,9 +264,13 @@ def check_is_sound(path: Path, name: str) -> None:
     """See that there is a file, and none that is known to be no sound.
 
     Raises:
-        InvalidAudioError: there is none, or it is numpy's archive; `name` is what the message calls it.
+        InvalidAudioError: there is none, or it is a mel or numpy's archive; `name` is what the message calls it.
     """
+    from .mel_files import FORMATS as MELS
+
     check_is_file(path, name)
+    if name.lower().endswith(MELS):
+        raise InvalidAudioError(f"{name}: is a mel by its name; a recording is wanted here, a wav, flac, ogg or mp3.")
     if name.lower().endswith(".npz"):
         raise InvalidAudioError(
             f"{name}: is an archive of arrays, no sound. A mel is read from .npy (np.save writes one), .pt or "

@@ -368,6 +368,22 @@ def test_an_archive_of_arrays_is_told_what_a_mel_is_read_from(tmp_path: Path, ca
     assert "A mel is read from .npy (np.save writes one)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["npy", "pt", "safetensors"])
+def test_a_mel_where_a_recording_is_wanted_is_called_a_mel(kind: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / f"m.{kind}").write_bytes(b"a mel")
+    assert run("compare", tmp_path / f"m.{kind}", "--vocoders", "toy", "--quiet") == 1
+    error = capsys.readouterr().err
+    assert "is a mel by its name; a recording is wanted here" in error and "read as audio" not in error
+
+
+def test_a_name_in_an_error_does_nothing_to_the_terminal(tmp_path: Path, capsys) -> None:
+    for name in ("\x1b]0;title\7é\u202e.wav", "\x1b[2J.wav"):  # of one file, and of what may be a glob
+        assert run("vocode", tmp_path / name, "-o", f"{tmp_path}/out/", "--vocoder", "toy") == 1
+    error = capsys.readouterr().err
+    assert "\\x1b]0;title\\x07é\\u202e.wav: there is no such file" in error and "\\x1b[2J.wav: no file" in error
+    assert not set("\x1b\7\u202e") & set(error)
+
+
 def test_an_input_with_too_long_a_name(tmp_path: Path, capsys) -> None:
     assert run("vocode", f"{'x' * 300}.wav", "-o", tmp_path / "out.wav", "--vocoder", "toy") == 1
     assert "cannot be read (File name too long)" in capsys.readouterr().err

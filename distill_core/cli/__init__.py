@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from .output import patient_streams
+from .output import patient_streams, printable
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,5 +62,6 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def print_error(error: Exception) -> None:
-    """`error: …` on stderr."""
-    sys.stderr.write(f"error: {error}\n")
+    """`error: …` on stderr; a name in it that holds control characters does nothing to the terminal."""
+    lines = (printable(line) for line in str(error).split("\n"))
+    sys.stderr.write("error: " + "\n".join(lines) + "\n")
