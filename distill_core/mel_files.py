@@ -67,7 +67,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
             f"{path}: cannot be read: it is damaged, or holds objects, which could run code when loaded; nothing was "
             "run. Save the mel as an array of numbers: np.save(path, mel)."
         )
-    words = str(error) if isinstance(error, RuntimeError | ValueError | OSError | SyntaxError) else ""
+    words = str(error) if isinstance(error, RuntimeError | ValueError | OSError | SyntaxError | TypeError) else ""
     reason = " ".join(words.partition("\n")[0].partition(". ")[0].split()).rstrip(".")
     said = f" ({reason})" if reason else ""
     return InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors{said}. Is it damaged?")

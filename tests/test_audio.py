@@ -245,6 +245,12 @@ def test_a_file_that_would_run_code_is_told_in_words(tmp_path: Path) -> None:
         assert ("numpy" if name == "x.pt" else "torch.nn.modules.linear.Linear") in str(caught.value)
 
 
+def test_an_array_of_no_numbers_is_told_what_it_holds(tmp_path: Path) -> None:
+    np.save(tmp_path / "words.npy", np.array(["no", "mel"]))
+    with pytest.raises(InvalidMelError, match=r"numpy\.str_"):
+        read_mel(tmp_path / "words.npy")
+
+
 @pytest.mark.parametrize("name", ["empty.pt", "text.pt", "cut.pt", "junk.npy", "objects.npy"])
 def test_no_advice_of_a_library_to_load_a_file_unsafely_is_passed_on(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
