@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import WeightsDownloadError, WeightsOfflineError
+from ..errors import CorpusError, WeightsDownloadError, WeightsOfflineError
 from ..registry import registry
 from ..states import variant_state
 from .plan import Item
@@ -69,6 +69,9 @@ class VocodeJob:
         folder: the output folder, in which a record is kept; None for files here and there, and no record.
         overwrite: replace files that are there and that no record tells of.
         threads: torch threads to compute with; None for torch's own choice.
+
+    Raises:
+        CorpusError: `weights` or `folder` is no text.
     """
 
     vocoder: str = "auto"
@@ -83,6 +86,12 @@ class VocodeJob:
     folder: str | None = None
     overwrite: bool = False
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "folder"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise CorpusError(f"VocodeJob.{name} must be a path as text, str(path), not {value!r}.")
 
     def load(self) -> Runner:
         """A runner with the model loaded.

@@ -56,12 +56,24 @@ class Plan:
         folder: what everything is written below.
         ending: of the outputs, such as ".wav".
         keep_endings: a.flac becomes a.flac.wav, not a.wav.
+
+    Raises:
+        CorpusError: a source or the folder is no text, or nothing is written with this ending.
     """
 
     sources: tuple[str, ...]
     folder: str
     ending: str = ".wav"
     keep_endings: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.sources, str):
+            raise CorpusError(f"sources are several, in a tuple: ({self.sources!r},), not {self.sources!r}.")
+        for each in (*self.sources, self.folder):
+            if not isinstance(each, str):
+                raise CorpusError(f"{each!r}: sources and folder are paths or URLs as text, str(path).")
+        if self.ending not in WRITTEN:
+            raise CorpusError(f"ending must be {', '.join(WRITTEN)}, not {self.ending!r}.")
 
     def __iter__(self) -> Iterator[Item]:
         """All items.

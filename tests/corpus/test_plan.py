@@ -247,3 +247,17 @@ def test_names_that_are_no_text_and_very_long_ones_are_taken_as_they_are(tmp_pat
     for name in (odd, long):
         (folder / name).touch()
     assert sorted(Path(item.input).name for item in Plan((str(folder),), str(tmp_path / "out"))) == sorted((odd, long))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("in", "out"), r"in a tuple: \('in',\)"),
+        (((Path("in"),), "out"), r"Path\('in'\).* as text"),
+        ((("in",), Path("out")), r"Path\('out'\).* as text"),
+        ((("in",), "out", "flac"), "ending must be .wav, .flac, .ogg, not 'flac'"),
+    ],
+)
+def test_what_a_plan_cannot_be_made_of_is_said_at_once(arguments, words: str) -> None:
+    with pytest.raises(CorpusError, match=words):
+        Plan(*arguments)

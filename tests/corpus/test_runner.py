@@ -20,7 +20,7 @@ from distill_core.corpus.blocks import analyze_blocks
 from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.plan import Item, Plan
 from distill_core.corpus.runner import Runner
-from distill_core.errors import InvalidAudioError
+from distill_core.errors import CorpusError, InvalidAudioError
 from distill_core.resample import Resampler
 from distill_core.resynthesis import resynthesize
 from tests import toy
@@ -256,6 +256,12 @@ def test_settings_change_with_what_is_heard_and_with_nothing_else(installed: Non
 def test_an_encoding_that_does_not_exist_is_refused_before_anything_is_read(installed: None) -> None:
     with pytest.raises(InvalidAudioError, match="GSM_9000"):
         VocodeJob("toy-installed", subtype="GSM_9000").load()
+
+
+@pytest.mark.parametrize("name", ["folder", "weights"])
+def test_a_path_that_is_no_text_is_refused_before_every_file_fails_of_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=f"VocodeJob.{name} must be a path as text"):
+        VocodeJob(**{name: tmp_path})
 
 
 def test_a_job_is_words_only() -> None:
