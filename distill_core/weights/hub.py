@@ -67,14 +67,19 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
         try:
             with alone(cache.lock_file(pin.repo), f"Another process is downloading {pin.repo}"):
                 folder = cached(pin) or download(records.held_to(pin), progress, tqdm_class)
+                _record(pin, folder)  # before the next one asks which commit its own files are to come from
         except (WeightsOfflineError, OSError) as error:
             if raised_by_a_bar(error):
                 raise
             raise (_cannot_store(pin, error) if isinstance(error, OSError) else offline(pin, str(error))) from error
         log.info("%s is in %s", pin.repo, folder)
+    _record(pin, folder)
+    return folder
+
+
+def _record(pin: WeightsPin, folder: Path) -> None:
     if not pin.confirmed and not records.is_recorded(pin):
         records.record(pin, folder.name, folder)
-    return folder
 
 
 def wrong_with(pin: WeightsPin, name: str, path: Path) -> str | None:

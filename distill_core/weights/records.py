@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import WeightsIntegrityError
 from .digest import remembered_sha256, state_folder, write_json
-from .pin import WeightsPin, is_commit
+from .pin import WeightsPin
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +24,21 @@ def path_of(pin: WeightsPin) -> Path:
 def held_to(pin: WeightsPin) -> WeightsPin:
     """The pin as it is held to: itself if confirmed, else with what was recorded filled in.
 
+    A branch is held to the commit that all of the pin's files came from. While one of them has not come yet, as
+    that of a variant which was published later, it stays the branch, and those that came have to be what they were.
+
     Raises:
         WeightsIntegrityError: there is a record and it cannot be read.
     """
-    recorded = None if pin.confirmed else _read(pin)
-    if recorded is None:
+    if pin.confirmed:
         return pin
-    files = {name: _fill(known, recorded.files.get(name)) for name, known in pin.files.items()}
-    return WeightsPin(pin.repo, recorded.revision, files)
+    commits = _read(pin)
+    commit = next((commit for commit, files in commits.items() if files.keys() >= pin.files.keys()), None)
+    recorded = {name: known for files in commits.values() for name, known in files.items()}
+    if commit is not None:
+        recorded.update(commits[commit])
+    files = {name: _fill(known, recorded.get(name)) for name, known in pin.files.items()}
+    return WeightsPin(pin.repo, commit or pin.revision, files)
 
 
 def is_recorded(pin: WeightsPin) -> bool:
@@ -40,14 +47,20 @@ def is_recorded(pin: WeightsPin) -> bool:
 
 
 def record(pin: WeightsPin, commit: str, folder: Path) -> None:
-    """Write down what an unconfirmed pin came to: `commit`, and the files in `folder`."""
-    files = {name: ((folder / name).stat().st_size, remembered_sha256(folder / name)) for name in pin.files}
-    came = WeightsPin(pin.repo, commit, files)
+    """Write down what an unconfirmed pin came to: `commit`, and the files in `folder`.
+
+    What came for other files of the same branch, such as those of other variants, stays on record.
+    """
+    commits = _read(pin)
+    for name in pin.files:
+        commits.setdefault(commit, {})[name] = ((folder / name).stat().st_size, remembered_sha256(folder / name))
     content = {
-        "repo": came.repo,
+        "repo": pin.repo,
         "asked_for": pin.revision,
-        "revision": came.revision,
-        "files": {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in came.files.items()},
+        "commits": {
+            commit: {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in files.items()}
+            for commit, files in commits.items()
+        },
     }
     try:
         write_json(path_of(pin), content)
@@ -57,18 +70,22 @@ def record(pin: WeightsPin, commit: str, folder: Path) -> None:
     log.info("recorded %s at %s: later downloads are held to it (%s)", pin.repo, commit, path_of(pin))
 
 
-def _read(pin: WeightsPin) -> WeightsPin | None:
+def _read(pin: WeightsPin) -> dict[str, dict[str, tuple[int, str]]]:
+    """What is on record: commit -> name -> (bytes, sha256)."""
     import json
 
     path = path_of(pin)
     try:
         content = json.loads(path.read_bytes())
-        if not is_commit(content["revision"]):
-            raise ValueError("no commit")
-        files = {name: (about["bytes"], about["sha256"]) for name, about in content["files"].items()}
-        return WeightsPin(pin.repo, content["revision"], files)
+        commits = {
+            commit: {name: (about["bytes"], about["sha256"]) for name, about in files.items()}
+            for commit, files in content["commits"].items()
+        }
+        if not all(WeightsPin(pin.repo, commit, files).confirmed for commit, files in commits.items()):
+            raise ValueError("a commit, size or sha256 is missing")
+        return commits
     except FileNotFoundError:
-        return None
+        return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsIntegrityError(
             f"{path} should say which weights of {pin.repo} are held to, and cannot be read ({error}). "

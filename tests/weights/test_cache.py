@@ -122,7 +122,7 @@ def test_what_came_first_is_recorded_and_held_to(
     folder = fetch(unpinned)
     first = status(unpinned)
     assert (first.trust, first.revision, first.size) == ("recorded", pin.revision, len(CONTENT) + len(CONFIG))
-    assert json.loads(first.record.read_text())["files"][NAME]["sha256"] == sha256(CONTENT)
+    assert json.loads(first.record.read_text())["commits"][pin.revision][NAME]["sha256"] == sha256(CONTENT)
 
     hub.add(REPO, {"config.json": CONFIG, NAME: OTHER})  # main moves on
     assert fetch(unpinned) == folder
@@ -140,6 +140,30 @@ def test_what_came_first_is_recorded_and_held_to(
         fetch(unpinned)
     first.record.unlink()  # a person says that what is there now may be taken
     assert (fetch(unpinned) / NAME).read_bytes() == OTHER
+
+
+def test_what_came_for_one_variant_is_held_to_when_another_comes_from_the_same_branch(
+    hub: HubServer, cache: Path
+) -> None:
+    small, large = (WeightsPin("me/voice", "main", {name: (None, None)}) for name in ("small.pt", "large.pt"))
+    commit = hub.add("me/voice", {"small.pt": CONFIG, "large.pt": CONTENT})
+    folder = fetch(small)
+    assert fetch(large) == folder
+    assert [status(pin).trust for pin in (small, large)] == ["recorded", "recorded"]
+    hub.repos["me/voice"][commit]["small.pt"] = CONFIG[::-1]  # the commit is tampered with
+    (folder / "small.pt").resolve().unlink()
+    with pytest.raises(WeightsIntegrityError, match="pinned is"):
+        fetch(small)
+
+
+def test_a_variant_that_is_published_later_comes_from_what_the_branch_is_then(hub: HubServer, cache: Path) -> None:
+    small, large = (WeightsPin("me/voice", "main", {"c.json": (None, None), name: (None, None)}) for name in "sl")
+    first = hub.add("me/voice", {"c.json": CONFIG, "s": CONTENT})
+    fetch(small)
+    later = hub.add("me/voice", {"c.json": CONFIG, "s": OTHER, "l": CONTENT})
+    assert (fetch(large).name, fetch(small).name) == (later, first)
+    assert [status(pin).revision for pin in (small, large)] == [first, later]
+    assert (fetch(small) / "s").read_bytes() == CONTENT
 
 
 def test_both_files_come_from_one_commit(hub: HubServer, cache: Path, pin: WeightsPin, unpinned: WeightsPin) -> None:
@@ -172,7 +196,8 @@ def test_a_record_that_cannot_be_read_is_said(
     hub: HubServer, cache: Path, pin: WeightsPin, unpinned: WeightsPin
 ) -> None:
     fetch(unpinned)
-    for content in ("", "[]", '{"revision": 3, "files": {}}', '{"revision": "main", "files": {}}'):
+    commit = {pin.revision: {NAME: {"bytes": 1}}}
+    for content in ("", "[]", "{}", '{"commits": {"main": {}}}', json.dumps({"commits": commit})):
         records.path_of(unpinned).write_text(content)
         with pytest.raises(WeightsIntegrityError, match="Delete it"):
             cached(unpinned)
