@@ -18,6 +18,7 @@ import torch
 from distill_core import registry
 from distill_core.cli import main
 from distill_core.corpus.job import VocodeJob
+from distill_core.discovery import Candidate, Discovery
 from distill_core.evaluation import VocoderChoice
 from tests import checkpoints, toy
 
@@ -432,6 +433,37 @@ def test_list_imports_neither_torch_nor_a_plugin() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["info chatty", "explain chatty", "doctor", "weights status", "vocode {sound} -o {out} --vocoder chatty"],
+)
+def test_what_a_plugin_prints_goes_to_stderr(
+    command: str, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    """Upstream code often does, when it is imported and when it loads; a program that reads JSON must not meet it."""
+    (tmp_path / "chatty_plugin.py").write_text(
+        "from tests import toy\n"
+        "print('importing')\n"
+        "distill_vocoders = toy.plugin(toy.card('chatty', factory='chatty_plugin:load')).distill_vocoders\n"
+        "def load(*args, **arguments):\n"
+        "    print('Removing weight norm...')\n"
+        "    return toy.load(*args, **arguments)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "chatty_plugin", raising=False)
+    monkeypatch.setattr(registry, "_find", lambda: Discovery((Candidate("chatty", "chatty_plugin", "chatty-dist"),)))
+    registry.refresh()
+    try:
+        run(*command.format(sound=sound, out=tmp_path / "out.wav").split(), "--json")
+    finally:
+        monkeypatch.undo()
+        registry.refresh()
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)
+    assert "importing" in captured.err
+    assert ("Removing weight norm..." in captured.err) == command.startswith("vocode")
 
 
 def test_weights_of_ones_own_from_the_terminal(sound: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from .output import patient_streams, printable
+from .output import patient_streams, printable, stdout_for_answers
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +51,8 @@ def _run(argv: Sequence[str] | None) -> int:
         logging.basicConfig(
             level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
         )
-        code: int = args.run(args)
+        with stdout_for_answers():
+            code: int = args.run(args)
         return code
     except DistillError as error:
         print_error(error)

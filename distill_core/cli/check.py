@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from typing import Any
 
@@ -42,15 +41,14 @@ def run(args: argparse.Namespace) -> int:
             sys.stderr.write(f"\r{f'{done}/{len(CHECKS)} {result.name}':<{width}}")
             sys.stderr.flush()
 
-    with contextlib.redirect_stdout(sys.stderr):  # a vocoder that prints fails a check, and does not spoil the JSON
-        report = run_checks(
-            args.name,
-            on_result=show,
-            variant=args.variant,
-            weights=args.weights,
-            device=args.device,
-            precision=args.precision,
-        )
+    report = run_checks(
+        args.name,
+        on_result=show,
+        variant=args.variant,
+        weights=args.weights,
+        device=args.device,
+        precision=args.precision,
+    )
     if live:
         sys.stderr.write(f"\r{'':{width}}\r")
     if args.json:

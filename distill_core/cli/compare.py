@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DistillError
 from .arguments import file, none_or_more, path, seconds
-from .output import print_json, print_line, print_table
+from .output import flush, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from ..evaluation import Comparison
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         print_json(comparison.to_dict())
     elif comparison.summary():
         _print(comparison)
-        sys.stdout.flush()
+        flush()
     if problem is not None:  # after the figures, which took all the time
         raise problem
     if size is not None:

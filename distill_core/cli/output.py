@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -59,14 +60,35 @@ def patient_streams() -> Iterator[_Patient]:
             sys.stdout, sys.stderr = before
 
 
+_stdout: TextIO | None = None
+"""The real stdout, while `sys.stdout` is stderr to everybody else."""
+
+
+@contextmanager
+def stdout_for_answers() -> Iterator[None]:
+    """What is printed by the functions here goes to stdout; what a plug-in or a library prints, to stderr."""
+    global _stdout
+    before, _stdout = _stdout, sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _stdout = before
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    print_line(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_line(text: str = "") -> None:
     """One line on stdout."""
-    sys.stdout.write(text + "\n")
+    (_stdout or sys.stdout).write(text + "\n")
+
+
+def flush() -> None:
+    """Have what was printed so far arrive on stdout now."""
+    (_stdout or sys.stdout).flush()
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
