@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,8 +16,11 @@ from .subject import Subject, difference, one_line
 
 BEHAVIOUR = Group("behaviour")
 
+_UNTIL_FULL = 8
+"""Calls with one and the same mel after which a cache has filled, and memory grows no more."""
 
-@BEHAVIOUR.promise("the same mel gives the same waveform, whatever came between")
+
+@BEHAVIOUR.promise("the same mel gives the same waveform, whatever came between, and nothing of it is kept")
 def deterministic(subject: Subject) -> None:
     vocoder = subject.running
     one, other = subject.mel(1, 4, seed=5), subject.mel(2, 2, seed=6)
@@ -29,6 +34,34 @@ def deterministic(subject: Subject) -> None:
         f"The same mel gives another waveform the second time; they differ by {error:.1e} of the peak. Draw noise from "
         "a generator seeded for each call, put the model into eval(), and carry nothing from call to call.",
     )
+    frame = one[..., :1]
+    for _ in range(_UNTIL_FULL):
+        vocoder.mel_to_waveform(frame)
+    held = _bytes_of_tensors()
+    for _ in range(2):
+        before = held
+        vocoder.mel_to_waveform(frame)
+        held = _bytes_of_tensors()
+        if held <= before:
+            return
+    raise ConformanceError(
+        f"Each call leaves {held - before} bytes of tensors behind: memory grows with every mel. Append nothing of a "
+        "call to a list or dict on self."
+    )
+
+
+def _bytes_of_tensors() -> int:
+    """The memory of all tensors that something still holds."""
+    import torch
+
+    gc.collect()
+    found = {}
+    for each in gc.get_objects():
+        if issubclass(type(each), torch.Tensor):  # isinstance would wake proxies of other packages
+            with contextlib.suppress(Exception):  # such as a sparse one, without a storage
+                storage = each.untyped_storage()
+                found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values())
 
 
 @BEHAVIOUR.promise("inference only: no graph, no gradients, an output any code can use, the caller's mel untouched")

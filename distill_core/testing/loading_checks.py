@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
+from collections.abc import Iterator
 from typing import Any
 
 from ..device import PRECISIONS
@@ -12,7 +11,7 @@ from ..mel.spec import MelSpec
 from ..report import EngineReport
 from ..weights import load_checkpoint
 from .checks import ConformanceError, Group, require
-from .subject import Subject, difference, torch_settings, watched_random_numbers
+from .subject import Subject, Trace, difference
 
 LOADING = Group("loading")
 
@@ -68,37 +67,39 @@ def reports(subject: Subject) -> None:
 
 @LOADING.promise("nothing is printed to stdout, which belongs to the program")
 def quiet(subject: Subject) -> None:
-    def prints(when: str, text: str) -> str:
-        return f"{when} prints {text.strip()[:60]!r} to stdout. Use logging.getLogger(__name__)."
-
-    subject.vocoder  # noqa: B018
-    require(not subject.printed, prints("Loading", subject.printed))
-    vocoder = subject.running
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        vocoder.mel_to_waveform(subject.mel(1, 2))
-    require(not out.getvalue(), prints("Running", out.getvalue()))
+    for trace in _traces(subject):
+        require(
+            not trace.printed,
+            f"{trace.doing} prints {trace.printed.strip()[:60]!r} to stdout. Use logging.getLogger(__name__).",
+        )
 
 
 @LOADING.promise("torch's settings and random numbers are the program's own, and stay as they are")
 def leaves_torch_alone(subject: Subject) -> None:
-    def unchanged(when: str, old: dict[str, Any], new: dict[str, Any]) -> None:
-        changed = [f"{name} from {old[name]} to {new[name]}" for name in old if old[name] != new[name]]
-        require(not changed, f"{when} it changes {' and '.join(changed)}, for everybody else in the process.")
+    remedies = {
+        "Loading it": "Making a torch module draws its first weights: seed and make it within `with "
+        "torch.random.fork_rng():`, or make it within `with torch.device('meta'):` and load_state_dict(..., "
+        "assign=True).",
+        "Running it": "Use a torch.Generator of its own, seeded.",
+    }
+    for trace in _traces(subject):
+        require(
+            not trace.changed,
+            f"{trace.doing} changes {' and '.join(trace.changed)}, for everybody else in the process.",
+        )
+        require(
+            not trace.random,
+            f"{trace.doing} {trace.random} torch's global random numbers: the program gets others. "
+            + remedies.get(trace.doing, "Leave that to the factory, within `with torch.random.fork_rng():`."),
+        )
 
+
+def _traces(subject: Subject) -> Iterator[Trace]:
+    """What importing and loading did; then what running did, if it runs."""
     subject.vocoder  # noqa: B018
-    unchanged("Loading", subject.settings_before, subject.settings_after)
-    require(
-        not subject.done_to_random_numbers,
-        f"Loading it {subject.done_to_random_numbers} torch's global random numbers: the program gets others. Making "
-        "a torch module draws its first weights: seed and make it within `with torch.random.fork_rng():`, or make it "
-        "within `with torch.device('meta'):` and load_state_dict(..., assign=True).",
-    )
-    vocoder, mel, before = subject.running, subject.mel(1, 2), torch_settings()
-    with watched_random_numbers() as done:
-        vocoder.mel_to_waveform(mel)
-        drawn = done()
-    unchanged("Running", before, torch_settings())
-    require(not drawn, f"Running it {drawn} torch's global random numbers. Use a torch.Generator of its own, seeded.")
+    yield from tuple(subject.traces)
+    subject.running  # noqa: B018
+    yield from subject.traces
 
 
 @LOADING.promise("weights of another model or that are not there are refused; a mel format that comes with them counts")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..activation import import_factory
 from ..card import Variant, VocoderCard
 from ..discovery import Candidate, Discovery
 from ..errors import PluginError
@@ -26,6 +31,23 @@ _WHOLE = 1 << 30
 _SEED = 20250117  # no model's favourite: seeding again with the same number would not show
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What was done to the process meanwhile, which is the program's own.
+
+    Args:
+        doing: "Importing …", "Loading it" or "Running it".
+        printed: to stdout, whichever way it went there.
+        changed: torch's settings, each as `name from old to new`.
+        random: what was done to torch's global random numbers: "seeds", "draws from" or nothing.
+    """
+
+    doing: str
+    printed: str
+    changed: tuple[str, ...]
+    random: str
+
+
 class Subject:
     """A vocoder by name, and what it takes to load it.
 
@@ -40,10 +62,7 @@ class Subject:
         self.registry = process_registry if registry is None else registry
         self.name = self.registry.resolve(name).name if name == "auto" else name
         self._arguments = {"device": "cpu", **arguments}
-        self.printed = ""
-        self.done_to_random_numbers = ""
-        self.settings_before: dict[str, Any] = {}
-        self.settings_after: dict[str, Any] = {}
+        self.traces: list[Trace] = []
         self._vocoder: VocoderBase | None = None
         self._error: BaseException | None = None
 
@@ -77,6 +96,16 @@ class Subject:
 
     # Loading
 
+    @cached_property
+    def factory(self) -> Any:
+        """What the card names, imported as the first step of loading.
+
+        Raises:
+            PluginBrokenError: it cannot be imported or is not callable.
+        """
+        with self._traced(f"Importing {self.card.factory.partition(':')[0]}"):
+            return import_factory(self.candidate, self.card)
+
     def load(self, **changes: Any) -> VocoderBase:
         """Load it anew, by a registry of its own, which knows nothing but this plug-in."""
         only = Registry(find=lambda: Discovery((self.candidate,)), environ={})
@@ -96,15 +125,12 @@ class Subject:
         if self._vocoder is None:
             try:
                 self.arguments  # noqa: B018  # weights are made by the tests, not by the vocoder
-                self.settings_before = torch_settings()
-                with contextlib.redirect_stdout(io.StringIO()) as out, watched_random_numbers() as done:
+                self.factory  # noqa: B018
+                with self._traced("Loading it"):
                     self._vocoder = self.load()
-                    self.done_to_random_numbers = done()
             except BaseException as error:
                 self._error = error
                 raise
-            self.printed = out.getvalue()
-            self.settings_after = torch_settings()
         return self._vocoder
 
     @property
@@ -123,11 +149,22 @@ class Subject:
         """What it makes of a few frames of noise and of silence and of `reference`, or why it makes nothing."""
         short = self.mel(1, 4)
         silence = short.new_full(short.shape, self.vocoder.mel.silence)
-        return {
-            "noise": _tried(lambda: self.whole(short)),
-            "silence": _tried(lambda: self.whole(silence)),
-            "a longer noise": _tried(lambda: self.reference[1]),
-        }
+        with self._traced("Running it"):  # the first run: a setting that is changed once is the same afterwards
+            return {
+                "noise": _tried(lambda: self.whole(short)),
+                "silence": _tried(lambda: self.whole(silence)),
+                "a longer noise": _tried(lambda: self.reference[1]),
+            }
+
+    @contextlib.contextmanager
+    def _traced(self, doing: str) -> Iterator[None]:
+        before = torch_settings()
+        with caught_stdout() as printed, watched_random_numbers() as done:
+            yield
+            random = done()
+        after = torch_settings()
+        changed = [f"{name} from {old} to {after[name]}" for name, old in before.items() if old != after[name]]
+        self.traces.append(Trace(doing, "".join(printed), tuple(changed), random))
 
     @property
     def crash(self) -> Exception | None:
@@ -208,6 +245,30 @@ def one_line(error: Exception) -> str:
 
 
 @contextlib.contextmanager
+def caught_stdout() -> Iterator[list[str]]:
+    """Gives what has been printed meanwhile, once it is over: by Python, by compiled code or by a program started."""
+    said: list[str] = []
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream), tempfile.TemporaryFile() as file:
+        try:
+            kept = os.dup(1)
+        except OSError:  # the process has no stdout
+            kept = None
+        else:
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # it is None, broken or closed
+                sys.__stdout__.flush()  # type: ignore[union-attr]
+            os.dup2(file.fileno(), 1)
+        try:
+            yield said
+        finally:
+            if kept is not None:
+                os.dup2(kept, 1)
+                os.close(kept)
+            file.seek(0)
+            said += [stream.getvalue(), file.read().decode(errors="replace")]
+
+
+@contextlib.contextmanager
 def watched_random_numbers() -> Iterator[Callable[[], str]]:
     """Gives what says what has been done to torch's global random numbers: "seeds", "draws from" or nothing.
 
@@ -260,6 +321,7 @@ def torch_settings() -> dict[str, Any]:
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
+        "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
     }

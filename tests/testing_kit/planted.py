@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -60,6 +61,14 @@ class Chatty(ToyVocoder):
         return super()._vocode(mel)
 
 
+class ChattyBelow(ToyVocoder):
+    """Prints past Python, as compiled code and started programs do."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        os.write(1, b"vocoding ...")
+        return super()._vocode(mel)
+
+
 class ChattyLoading(ToyVocoder):
     def __init__(self, *args, **arguments) -> None:
         super().__init__(*args, **arguments)
@@ -69,6 +78,14 @@ class ChattyLoading(ToyVocoder):
 class GlobalSettings(ToyVocoder):
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
         torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        return super()._vocode(mel)
+
+
+class GlobalSettingOnce(ToyVocoder):
+    """Changes a setting with the first call; the next one finds it as it wants it."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        torch.backends.cudnn.deterministic = True
         return super()._vocode(mel)
 
 
@@ -232,6 +249,14 @@ class MixesRows(ToyVocoder):
         return wave if lengths is None else wave + 0.1 * wave.roll(1, dims=0)
 
 
+class MixesRowsOfOneRun(ToyVocoder):
+    """Like a reshape that takes the batch for something else: a single row comes out right."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        wave = super()._vocode(mel)
+        return wave + 0.1 * (wave.mean(dim=0) - wave)
+
+
 class ForgetsPadding(ToyVocoder):
     """Runs a padded batch as if it were full, which leaves sound after the ends."""
 
@@ -288,6 +313,18 @@ class CarriesState(ToyVocoder):
             wave[..., :8] += 0.1 * self.last
         self.last = wave[:1, :, -8:].clone()
         return wave
+
+
+class Hoards(ToyVocoder):
+    """Keeps what it made, for looking at later."""
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        self.made: list[torch.Tensor] = []
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        self.made.append(super()._vocode(mel))
+        return self.made[-1]
 
 
 class TrainingMode(ToyVocoder):

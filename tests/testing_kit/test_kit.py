@@ -25,8 +25,10 @@ CLASSES = {
     "Relabelled": ["loads", "refuses_other_weights"],
     "ElsewhereReport": ["reports"],
     "Chatty": ["quiet"],
+    "ChattyBelow": ["quiet"],
     "ChattyLoading": ["quiet"],
     "GlobalSettings": ["leaves_torch_alone"],
+    "GlobalSettingOnce": ["leaves_torch_alone"],
     "GlobalNoise": ["leaves_torch_alone"],
     "GlobalDraw": ["leaves_torch_alone"],
     "AutoPrecision": ["precisions"],
@@ -52,12 +54,14 @@ CLASSES = {
     "StreamsInPieces": ["stream"],
     "StreamsLate": ["stream"],
     "MixesRows": ["ragged"],
+    "MixesRowsOfOneRun": ["ragged"],
     "ForgetsPadding": ["ragged"],
     "HaloTooSmall": ["halo", "chunks", "stream"],
     "HaloForNothing": ["halo"],
     "TakesAnything": ["bad_input"],
     "BareErrors": ["bad_input"],
     "CarriesState": ["deterministic", ...],
+    "Hoards": ["deterministic"],
     "TrainingMode": ["inference_only"],
     "KeepsTheGraph": ["inference_only"],
     "ChangesTheMel": ["inference_only", ...],
@@ -107,7 +111,8 @@ def test_a_conforming_vocoder_passes_everything() -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_planted_vocoder_fails_its_promise(name: str) -> None:
+def test_each_planted_vocoder_fails_its_promise(name: str, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)  # as some of them change it
     report = run_checks(name, registry=planted.registry_of(name))
     expected = CLASSES[name]
     assert expected[0] in failures(report), str(report)
@@ -141,11 +146,13 @@ def distill_vocoders():
 """
 
 
-def test_a_plugin_that_imports_torch_is_told_where(tmp_path, monkeypatch) -> None:
-    source = PLUGIN.format(imports="import torch", name="mine")
-    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, "heavy_plugin"))
+@pytest.mark.parametrize("statement", ["import torch", "from distill_core import ModuleVocoder"])
+def test_a_plugin_that_imports_torch_is_told_where(tmp_path, monkeypatch, statement: str) -> None:
+    source = PLUGIN.format(imports=statement, name="mine")
+    module = f"heavy_plugin_{len(statement)}"
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, source, module))
     assert "light" in failures(report)
-    assert "heavy_plugin.py, line 2: import torch" in detail(report, "light")
+    assert f"{module}.py, line 2: {statement}" in detail(report, "light")
 
 
 @pytest.mark.parametrize("statement", ["print('hello')", "import os; os.write(1, b'hello')"])
@@ -199,6 +206,28 @@ def test_random_numbers_taken_while_loading_are_told_with_the_remedy(factory: st
     report = run_checks("Conforming", registry=registry)
     assert f"Loading it {done} torch's global random numbers" in detail(report, "leaves_torch_alone")
     assert "with torch.random.fork_rng():" in detail(report, "leaves_torch_alone")
+
+
+@pytest.mark.parametrize(
+    ("statement", "check", "words"),
+    [
+        ("print('hello')", "quiet", "prints 'hello' to stdout"),
+        ("torch.manual_seed(0)", "leaves_torch_alone", "seeds torch's global random numbers"),
+        ("torch.set_grad_enabled(False)", "leaves_torch_alone", "changes torch.is_grad_enabled() from True to False"),
+        ("torch.backends.mkldnn.enabled = False", "leaves_torch_alone", "changes torch.backends.mkldnn.enabled"),
+    ],
+)
+def test_what_the_factorys_module_does_when_it_is_imported_is_told(
+    tmp_path, monkeypatch, statement: str, check: str, words: str
+) -> None:
+    module = f"factory_{len(statement)}"
+    (tmp_path / f"{module}.py").write_text(f"import torch\nfrom tests.testing_kit.planted import load\n{statement}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", True)
+    with torch.enable_grad():
+        report = run_checks("Conforming", registry=planted.registry_of("Conforming", factory=f"{module}:load"))
+    assert failures(report) == {check}
+    assert f"Importing {module} {words}" in detail(report, check)
 
 
 def test_checking_leaves_the_random_numbers_of_loading_alone() -> None:
