@@ -348,7 +348,7 @@ class Registry:
         if options:  # also where it is loaded already: some tell no vocoder from another, and are no less unknown
             activation.check_options(card, activation.import_factory(candidate, card), options)
         key = (name, chosen.name, str(placed), precision, identity(weights), hashable(options))
-        content = stamp(weights)
+        content = stamp(weights, chosen.weights)
         vocoder = self._loaded.once(key, weights, content, load)
         if vocoder.device != placed:
             vocoder.to(placed)  # somebody moved it since; what `get` returns is where it was asked for

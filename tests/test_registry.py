@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from distill_core import Registry, Variant, catalog, errors, get_vocoder, hookimpl
+from distill_core import Registry, Variant, WeightsPin, catalog, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
 from tests import toy
 
@@ -115,6 +115,21 @@ def test_the_end_of_a_vocoder_may_be_heard_by_one_who_asks_the_registry(good: Re
 def test_what_it_loads_works(good: Registry) -> None:
     mel = toy.mel()
     assert good.get("toy", device="cpu").mel_to_waveform(mel).shape == (2, 1, 800)
+
+
+@pytest.mark.parametrize("name", ["voice.onnx", "voice.weights", "config.json"])
+def test_a_folder_of_any_frameworks_weights_that_is_written_to_is_loaded_anew(tmp_path, name: str) -> None:
+    """Of what a plug-in reads by itself the core knows the usual endings, and the names in the variant's pin."""
+    pin = WeightsPin("me/voice", "main", {"voice.weights": (None, None)})
+    registry = Registry(find=Discovery, environ={})
+    registry.register(toy.plugin(toy.card("toy", variants=[replace(toy.VARIANT, weights=pin)])))
+    (tmp_path / name).write_bytes(b"1")
+    (tmp_path / "training.log").write_text("begun")
+    first = registry.get("toy", weights=tmp_path)
+    (tmp_path / "training.log").write_text("still going on")
+    assert registry.get("toy", weights=tmp_path) is first
+    (tmp_path / name).write_bytes(b"of another size")
+    assert registry.get("toy", weights=tmp_path) is not first
 
 
 def test_sixteen_threads_load_once(good: Registry, monkeypatch) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 ENDINGS = (".safetensors", ".pt", ".pth", ".pth.tar", ".ckpt", ".bin")
+_OF_OTHER_FRAMEWORKS = (".onnx", ".npz", ".h5", ".msgpack", ".tflite")  # which a plug-in may read by itself
 _TRAINING = re.compile(r"g_\d+\Z")  # what the training scripts of HiFi-GAN and BigVGAN write, the number being steps
 _ANEW = "registry.unload() lets go of this vocoder, and registry.get loads it anew."
 _WEIGHT_NORM = ("weight_g", "weight_v", "original0", "original1")
@@ -134,11 +135,11 @@ def check_kind(weights: object) -> None:
         )
 
 
-def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> object:
+def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None, pin: WeightsPin | None = None) -> object:
     """What is another value once the content of `weights=` is another, as far as that shows without reading it.
 
-    Of a folder that is of every file in it that can be a checkpoint or its configuration, since which of them
-    is taken is the plug-in's to say.
+    Of a folder that is of every file in it that can be a checkpoint or its configuration, or is called as one of
+    the variant's own, since which of them is taken is the plug-in's to say.
     """
     if weights is None:
         return None
@@ -147,15 +148,16 @@ def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None) -> object:
     path = Path(weights).expanduser()
     try:
         if path.is_dir():
-            return tuple((each.name, _identity(each)) for each in sorted(path.iterdir()) if _counts(each))
+            files = {each for each in path.iterdir() if _counts(each)}
+            files |= {path / name for name in (pin.files if pin else ())}
+            return tuple((str(each), _identity(each)) for each in sorted(files) if each.is_file())
         return tuple(_identity(each) for each in (path, path.with_name(CONFIG)) if each.is_file())
     except OSError:  # it cannot be looked at, as loading it will say
         return None
 
 
 def _counts(path: Path) -> bool:
-    named = path.name == CONFIG or path.name.endswith(ENDINGS) or _TRAINING.match(path.name)
-    return bool(named) and path.is_file()
+    return path.name == CONFIG or path.name.endswith(ENDINGS + _OF_OTHER_FRAMEWORKS) or bool(_TRAINING.match(path.name))
 
 
 def _versions(state: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
