@@ -343,6 +343,7 @@ class Registry:
             if not isinstance(vocoder, VocoderBase):
                 wrong = TypeError(f"{card.factory} returned a {type(vocoder).__name__}, not a VocoderBase")
                 raise activation.load_failure(candidate, wrong)
+            vocoder._kinds = card.devices
             return vocoder
 
         if options:  # also where it is loaded already: some tell no vocoder from another, and are no less unknown

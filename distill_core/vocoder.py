@@ -26,7 +26,7 @@ from .checks import (
     checked_pieces,
     is_whole,
 )
-from .device import check_precision, parsed, select_device
+from .device import KINDS, check_precision, parsed, select_device
 from .errors import DistillError, PluginError
 from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
 from .flow import Flow
@@ -76,6 +76,9 @@ class VocoderBase(abc.ABC):
         DeviceError, PrecisionError: an unknown device or precision.
         OptionError: `chunk_frames` is no whole number of 1 or more.
     """
+
+    _kinds: Sequence[str] = KINDS
+    """Of device it runs on; the registry sets those that the card lists."""
 
     _variant = cast(Variant, _Unset())
     _device = cast(torch.device, _Unset())
@@ -212,9 +215,9 @@ class VocoderBase(abc.ABC):
         """Move to another device, as `select_device` understands it, and return self.
 
         Raises:
-            DeviceError: it does not exist or does not work.
+            DeviceError: it does not exist, does not work, or is none the vocoder runs on.
         """
-        target = select_device(device)
+        target = select_device(device, among=self._kinds)
         with self._turn:
             if target != self.device:
                 self._place(target)

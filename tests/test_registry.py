@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from distill_core import Registry, Variant, WeightsPin, catalog, errors, get_vocoder, hookimpl
+from distill_core import Registry, Variant, WeightsPin, catalog, device, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
 from tests import toy
 
@@ -115,6 +115,18 @@ def test_the_end_of_a_vocoder_may_be_heard_by_one_who_asks_the_registry(good: Re
 def test_what_it_loads_works(good: Registry) -> None:
     mel = toy.mel()
     assert good.get("toy", device="cpu").mel_to_waveform(mel).shape == (2, 1, 800)
+
+
+def test_what_runs_on_the_cpu_alone_is_not_moved_where_there_is_more(monkeypatch) -> None:
+    registry = Registry(find=Discovery, environ={})
+    registry.register(toy.plugin(toy.card("toy", devices=["cpu"])))
+    vocoder, adapted = registry.get("toy"), registry.get("toy", mel=replace(toy.MEL, floor=1e-4))
+    monkeypatch.setattr(device, "_present", lambda kind: kind in ("mps", "cpu"))
+    monkeypatch.setattr(device, "why_unusable", lambda _: None)
+    for each in (vocoder, adapted):
+        assert each.to("auto").device.type == "cpu"
+        with pytest.raises(errors.DeviceError, match="does not run on 'mps'; it runs on cpu"):
+            each.to("mps")
 
 
 @pytest.mark.parametrize("name", ["voice.onnx", "voice.weights", "config.json"])
