@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import DistillError
@@ -26,12 +28,25 @@ def shapes(subject: Subject) -> None:
     if subject.crash is not None:
         raise subject.crash
     vocoder = subject.running
+    _require_arguments(vocoder.mel_to_waveform, "lengths", "progress", "check_format")
     for batch, frames in ((1, 1), (2, 3)):
         mel = subject.mel(batch, frames)
         want = [batch, 1, frames * vocoder.hop_length]
         for form in (mel, mel[:, None]):
             got = list(vocoder.mel_to_waveform(form).shape)
             require(got == want, f"A mel of {list(form.shape)} gives {got}; the contract asks for {want}.")
+
+
+def _require_arguments(method: Callable[..., Any], *names: str) -> None:
+    """Fail unless a method, which may have been overridden, takes what `VocoderBase`'s does."""
+    try:
+        inspect.signature(method).bind(None, **dict.fromkeys(names))
+    except TypeError as error:
+        name = getattr(method, "__name__", "")
+        raise ConformanceError(
+            f"{name} cannot be called as VocoderBase.{name} can: {error}. `distill-vocoder vocode` calls it so: if you "
+            f"override it, take {', '.join(f'{each}=' for each in names)} too."
+        ) from error
 
 
 @OUTPUT.promise("any floating-point type goes in, float32 comes out")
@@ -92,6 +107,7 @@ def stream(subject: Subject) -> None:
     import torch
 
     vocoder = subject.running
+    _require_arguments(vocoder.stream, "check_format")
     mel, want = subject.reference
     frames = mel.shape[-1]
     sizes = [1, vocoder.halo + 1, 1, frames - vocoder.halo - 3]

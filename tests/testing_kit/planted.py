@@ -231,7 +231,7 @@ class NormalisesOverTime(ToyVocoder):
 class StreamsInPieces(ToyVocoder):
     """Vocodes each piece for itself."""
 
-    def stream(self, mels):
+    def stream(self, mels, *, check_format=True):
         for mel in mels:
             yield self.mel_to_waveform(mel)
 
@@ -239,12 +239,24 @@ class StreamsInPieces(ToyVocoder):
 class StreamsLate(ToyVocoder):
     """Waits for everything."""
 
-    def stream(self, mels):
+    def stream(self, mels, *, check_format=True):
         yield self.mel_to_waveform(torch.cat(list(mels), dim=-1))
 
 
+class StreamsWithoutArguments(ToyVocoder):
+    """Overrides stream, and not with the arguments it has."""
+
+    def stream(self, mels):
+        return super().stream(mels)
+
+
+class RunsWithoutArguments(ToyVocoder):
+    def mel_to_waveform(self, mel, *, lengths=None):
+        return super().mel_to_waveform(mel, lengths=lengths)
+
+
 class MixesRows(ToyVocoder):
-    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False, check_format=True):
         wave = super().mel_to_waveform(mel, lengths=lengths, progress=progress)
         return wave if lengths is None else wave + 0.1 * wave.roll(1, dims=0)
 
@@ -260,7 +272,7 @@ class MixesRowsOfOneRun(ToyVocoder):
 class ForgetsPadding(ToyVocoder):
     """Runs a padded batch as if it were full, which leaves sound after the ends."""
 
-    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False, check_format=True):
         if lengths is not None:
             super().mel_to_waveform(mel, lengths=lengths)  # the checks
             mel = torch.nan_to_num(mel, nan=MEL.silence)
@@ -296,7 +308,7 @@ class TakesAnything(ToyVocoder):
 class BareErrors(ToyVocoder):
     """Checks nothing, and lets torch complain."""
 
-    def mel_to_waveform(self, mel, *, lengths=None, progress=False):
+    def mel_to_waveform(self, mel, *, lengths=None, progress=False, check_format=True):
         if lengths is not None:
             return super().mel_to_waveform(mel, lengths=lengths)
         return super().mel_to_waveform(mel.reshape(mel.shape[0], MEL.n_mels, -1))

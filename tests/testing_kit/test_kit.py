@@ -53,6 +53,8 @@ CLASSES = {
     "NormalisesOverTime": ["chunks", "stream", "halo", "ragged"],
     "StreamsInPieces": ["stream"],
     "StreamsLate": ["stream"],
+    "StreamsWithoutArguments": ["stream"],
+    "RunsWithoutArguments": ["shapes"],
     "MixesRows": ["ragged"],
     "MixesRowsOfOneRun": ["ragged"],
     "ForgetsPadding": ["ragged"],
