@@ -74,7 +74,8 @@ def read_cards(candidate: Candidate, plugin: Any) -> tuple[VocoderCard, ...]:
     for implementation in implementations:
         # pluggy calls an implementation without the arguments that have defaults; the contract has none.
         if inspect.signature(implementation.function).parameters:
-            raise _broken(candidate, f"{HOOK} takes no arguments in version {API_VERSION} of the contract")
+            hint = f"; {plugin.__name__} is a class: name an instance of it" if inspect.isclass(plugin) else ""
+            raise _broken(candidate, f"{HOOK} takes no arguments in version {API_VERSION} of the contract{hint}")
         if implementation.hookwrapper or implementation.wrapper:
             raise _broken(candidate, f"{HOOK} must be a plain implementation, not a wrapper")
     try:

@@ -665,6 +665,17 @@ def test_what_is_no_plugin_is_not_called_a_vocoder(what) -> None:
         Registry(find=Discovery).register(what)
 
 
+def test_a_class_in_place_of_its_instance_is_told() -> None:
+    class Plugin:
+        @hookimpl
+        def distill_vocoders(self):
+            return [toy.card("toy")]
+
+    with pytest.raises(errors.PluginBrokenError, match="Plugin is a class: name an instance of it"):
+        Registry(find=Discovery).register(Plugin)
+    assert Registry(find=Discovery).register(Plugin()) == ["toy"]
+
+
 def test_refresh_sees_what_was_installed_since(modules) -> None:
     modules("good_plugin", toy.card("toy"))
     installed: list[Candidate] = []

@@ -9,7 +9,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from ..activation import import_plugin, read_cards
 from ..card import API_VERSION
+from ..discovery import Candidate
 from ..errors import PluginError
 from .checks import ConformanceError, Group, NotApplicable, require
 from .subject import Subject, noise_mel
@@ -60,6 +62,17 @@ def found(subject: Subject) -> None:
     except PluginError as error:
         raise ConformanceError(str(error)) from error
     require(card.name == subject.name, f"The card's name is {card.name!r}, the entry point's {subject.name!r}.")
+    candidate, offered = subject.candidate, {each.name for each in subject.registry.candidates()}
+    for other in read_cards(candidate, import_plugin(candidate)):
+        require(
+            other.name in offered,
+            f"Its hook returns a card {other.name!r} as well, and no entry point is called so: nobody finds it. Add "
+            f"{other.name} = {_target(candidate)} to the entry points, and install it again.",
+        )
+
+
+def _target(candidate: Candidate) -> str:
+    return json.dumps(":".join(filter(None, (candidate.module, candidate.attribute))))
 
 
 @CARD.promise("importing the plug-in and reading its cards loads no torch and prints nothing")

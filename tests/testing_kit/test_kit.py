@@ -275,6 +275,15 @@ def test_a_card_of_another_name_fails_and_the_rest_does_not_apply(tmp_path, monk
     assert "no card named 'mine'" in report.summary
 
 
+def test_a_card_that_no_entry_point_leads_to_is_told(tmp_path, monkeypatch) -> None:
+    first = PLUGIN.format(imports="", name="mine")
+    both = first.rstrip().removesuffix("]") + ", *second()]\n"
+    both += "\ndef second():\n    from tests import toy\n    return [toy.card('forgotten')]\n"
+    report = run_checks("mine", registry=write_plugin(tmp_path, monkeypatch, both, "forgetful_plugin"))
+    assert "found" in failures(report)
+    assert 'Add forgotten = "forgetful_plugin" to the entry points' in detail(report, "found")
+
+
 def test_asking_for_half_precision_and_getting_full_is_noticed() -> None:
     registry = planted.registry_of("x", factory="tests.testing_kit.planted:load_ignoring_precision")
     report = run_checks("x", registry=registry, precision="bf16")
