@@ -379,13 +379,14 @@ class Registry:
 
         Args:
             plugin: a module or object with a `distill_vocoders` hook implementation.
-            name: what to call the plug-in in messages; by default its module's name.
+            name: what to call the plug-in in messages; by default its module's name. A vocoder that was registered
+                by hand under this very name gives way to the new one, as when a notebook's cell is run again.
 
         Returns:
             The vocoder names it brought.
 
         Raises:
-            PluginConflictError: one of its names was registered by hand before.
+            PluginConflictError: one of its vocoders was registered by hand before, under another name or none.
             PluginBrokenError: it failed a check; nothing was changed.
             PluginApiError: it was written for another version of the contract; nothing was changed.
         """
@@ -395,10 +396,14 @@ class Registry:
             cards = activation.read_cards(trial, plugin)
             for card in cards:
                 activation.check_api(trial, card)
-                if card.name in self._by_hand:
+                known = self._by_hand.get(card.name)
+                if known is not None and known.module != name:
                     raise PluginConflictError(
-                        f"A vocoder {card.name!r} is registered already, by {self._by_hand[card.name].module}."
+                        f"A vocoder {card.name!r} is registered already, by {known.module}. "
+                        f"register(…, name={known.module!r}) takes its place."
                     )
+            for card in cards:
+                self._withdraw(card.name)
             key = _plugin_key(trial)
             if self._manager.is_registered(plugin):  # an entry point names it too, or it has new cards since
                 self._manager.unregister(plugin)
@@ -407,6 +412,19 @@ class Registry:
             for card in cards:
                 self._by_hand[card.name] = Candidate(card.name, label, summary=card.summary, plugin=plugin)
         return [card.name for card in cards]
+
+    def _withdraw(self, name: str) -> None:
+        """Forget a vocoder that was registered by hand, if there is one of this name."""
+        known = self._by_hand.pop(name, None)
+        if known is None:
+            return
+        key = _plugin_key(known)
+        self._cards[key] = tuple(card for card in self._cards[key] if card.name != name)
+        if not self._cards[key]:
+            del self._cards[key]
+            self._manager.unregister(known.plugin)
+        self._failures.pop(known, None)
+        self._loaded.forget(name)
 
     def refresh(self) -> None:
         """Look again for what is installed, and give broken plug-ins another try.

@@ -578,6 +578,23 @@ def test_a_plugin_registered_by_hand_needs_no_metadata() -> None:
     assert registry.names() == ["second", "toy"]
 
 
+def test_registering_again_under_the_same_name_takes_the_place() -> None:
+    """As when a notebook's cell is run again, after an edit."""
+    registry = Registry(find=Discovery, environ={})
+    registry.register(toy.plugin(toy.card("toy", summary="first"), toy.card("second")), name="my notebook")
+    loaded = registry.get("toy", device="cpu")
+    assert registry.register(toy.plugin(toy.card("toy", summary="edited")), name="my notebook") == ["toy"]
+    assert [card.summary for card in registry.cards()] == ["a toy", "edited"]
+    assert registry.get("toy", device="cpu") is not loaded
+    for name in (None, "another"):
+        with pytest.raises(errors.PluginConflictError, match="by my notebook. register.* takes its place"):
+            registry.register(toy.plugin(toy.card("toy")), name=name)
+    assert registry.register(toy.plugin(toy.card("second")), name="my notebook") == ["second"]
+    assert len(registry.plugin_manager.list_name_plugin()) == 2
+    registry.refresh()
+    assert registry.names() == ["second", "toy"]
+
+
 def test_by_hand_goes_before_installed(modules) -> None:
     modules("installed_plugin", toy.card("toy", summary="installed"))
     registry = registry_of(offer("toy", "installed_plugin"))
