@@ -67,7 +67,7 @@ def run_status(args: argparse.Namespace) -> int:
     for card, variant in _chosen(args):
         here = status(variant.weights).to_dict() if variant.weights else None
         rows.append({"vocoder": card.name, "variant": variant.name, "weights": here})
-        elsewhere.append("" if here else variant_state(variant, "").detail)
+        elsewhere.append("" if here else variant_state(variant, card.default_variant).detail)
     if args.json:
         print_json(rows)
         return 0
@@ -151,7 +151,8 @@ def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
 
 
 def _not_on_the_hub(card: VocoderCard, variant: Variant, so: str) -> WeightsNotFoundError:
-    return WeightsNotFoundError(f"The weights of {card.name} {variant.name} are {variant_state(variant, '').detail}. {so}")
+    where = variant_state(variant, card.default_variant).detail
+    return WeightsNotFoundError(f"The weights of {card.name} {variant.name} are {where}. {so}")
 
 
 def _status_row(vocoder: str, variant: str, weights: dict[str, Any] | None, elsewhere: str) -> tuple[str, ...]:
