@@ -7,7 +7,6 @@ around that is done here, once, for all of them.
 from __future__ import annotations
 
 import abc
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,20 +27,19 @@ from .checks import (
 )
 from .device import KINDS, check_precision, parsed, select_device
 from .errors import DistillError, PluginError
-from .feed import BufferFeed, Feed, StreamFeed, TensorFeed, WholeFeed
+from .feed import BufferFeed, StreamFeed, TensorFeed, WholeFeed
 from .flow import Flow
 from .mel import detect
 from .mel.spec import MelSpec
 from .progress import Progress, frames_progress
 from .report import EngineReport
+from .runs import Current, Run
 from .turns import Turn
 from .untraced import untraced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
-
-log = logging.getLogger(__name__)
 
 DEFAULT_CHUNK_FRAMES = 256
 _OPENING_FRAMES = 64
@@ -282,7 +280,7 @@ class VocoderBase(abc.ABC):
 
     def _stream(self, mels: Iterator[torch.Tensor], check_format: bool) -> Iterator[torch.Tensor]:
         feed = self._stream_feed()
-        current = _Current(self, feed)
+        current = Current(self, feed)
         opening: list[torch.Tensor] | None = [] if check_format else None
         done = arrived = 0
         for piece in mels:
@@ -320,7 +318,7 @@ class VocoderBase(abc.ABC):
         wave = self._waveform(feed.rows, 1, max(feed.lengths) * hop)
         with (
             frames_progress(progress, sum(feed.lengths), hop / self.sample_rate) as bar,
-            _Run(self, feed, bar) as run,
+            Run(self, feed, bar) as run,
         ):
             for rows, window, total in chunking.batches(feed.lengths, chunk=self.chunk_frames, halo=self.halo):
                 run(wave[:, 0], rows, window, total)
@@ -332,14 +330,14 @@ class VocoderBase(abc.ABC):
         return wave
 
     def _render_range(
-        self, feed: StreamFeed, start: int, stop: int, current: _Current, last: bool = False
+        self, feed: StreamFeed, start: int, stop: int, current: Current, last: bool = False
     ) -> Iterator[torch.Tensor]:
         """The waveform of frames [start, stop), a chunk at a time; of the last ones of all, if so said."""
         for chunk in chunking.windows(start, stop, chunk=self.chunk_frames, halo=self.halo, total=feed.available):
             wave = current(chunk, last and chunk.hi == feed.available)
             if wave is None:
                 wave = self._waveform(feed.rows, 1, chunk.frames * self.hop_length)
-                with _Run(self, feed, Progress(), first_frame=chunk.start) as run:
+                with Run(self, feed, Progress(), first_frame=chunk.start) as run:
                     for rows, window, total in chunking.batches(
                         [feed.available] * feed.rows,
                         chunk=self.chunk_frames,
@@ -400,134 +398,8 @@ class VocoderBase(abc.ABC):
                 self._turn.running = False
 
 
-class _Current:
-    """What flows through the model of one stream, whose frames are all taken once, one after the other.
-
-    Args:
-        vocoder: whose stream it is.
-        feed: where its frames come from.
-    """
-
-    def __init__(self, vocoder: VocoderBase, feed: StreamFeed) -> None:
-        self._vocoder, self._feed = vocoder, feed
-        self._flow: Flow | None = None
-        self._taken = 0  # frames
-        self._ended = False
-        self._ahead: torch.Tensor | None = None  # samples that are certain, and not handed out
-
-    def __call__(self, chunk: chunking.Window, last: bool) -> torch.Tensor | None:
-        """The waveform [B, 1, n] of a chunk's frames, or None if it has to be computed without this.
-
-        Chunks follow one another. `last` says that the frames around this one reach to the end of all.
-        """
-        if chunk.start == 0:
-            self._flow = self._vocoder._flow()
-        if self._flow is None:
-            return None
-        if chunk.hi > self._taken or (last and not self._ended):
-            made = self._vocoder._flow_on(self._flow, self._read(chunk.hi), last)
-            if made is None:  # from here on, for it has missed these frames
-                self._flow = None
-                return None
-            self._taken, self._ended = chunk.hi, last
-            self._ahead = made if self._ahead is None else torch.cat([self._ahead, made], dim=-1)
-        assert self._ahead is not None
-        samples = chunk.frames * self._vocoder.hop_length
-        wave = self._vocoder._waveform(self._feed.rows, 1, samples)
-        wave[:, 0] = self._ahead[:, :samples]
-        self._ahead = self._ahead[:, samples:].clone()
-        return wave
-
-    def _read(self, stop: int) -> torch.Tensor:
-        """The frames up to this one that have not been taken."""
-        rows = range(self._feed.rows)
-        if stop > self._taken:
-            return self._feed.read(rows, self._taken, stop)
-        return torch.empty(len(rows), self._vocoder.variant.mel.n_mels, 0)
-
-
 def _true_frames(mel: torch.Tensor, lengths: list[int]) -> torch.Tensor:
     """The frames of a padded batch that are no padding: [n_mels, T] or [B, n_mels, T]."""
     if min(lengths) == mel.shape[-1]:
         return mel
     return torch.cat([mel[row, :, :length] for row, length in enumerate(lengths)], dim=-1)
-
-
-class _Run:
-    """The windows of one call, and what to do when the accelerator's memory runs out on the way.
-
-    First the window is cut in halves, down to single frames; what does not fit even then is computed
-    on the CPU, as is the rest of the call. At its end the vocoder is back on its device.
-    """
-
-    def __init__(self, vocoder: VocoderBase, feed: Feed, progress: Progress, *, first_frame: int = 0) -> None:
-        self.vocoder = vocoder
-        self.feed = feed
-        self.progress = progress
-        self.first_frame = first_frame  # of the waveform that is filled
-        self.home = vocoder.device
-        self.limit: int | None = None  # frames x rows that are known to be too many
-        self.on_cpu = False
-
-    def __enter__(self) -> _Run:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self.on_cpu:
-            return
-        vocoder = self.vocoder
-        try:
-            vocoder._place(self.home)
-        except torch.OutOfMemoryError:
-            vocoder._place(torch.device("cpu"))
-            log.warning("%s stays on the CPU: there is no memory left on %s.", vocoder, self.home)
-        finally:
-            vocoder._turn.release()
-
-    def __call__(self, wave: torch.Tensor, rows: tuple[int, ...], window: chunking.Window, total: int) -> None:
-        """Compute `rows` of `window` into `wave` [B, samples]."""
-        if not self._too_much(rows, window):
-            try:
-                part = self.vocoder._compute(self.feed.read(rows, window.lo, window.hi), window.context)
-            except torch.OutOfMemoryError as error:
-                if self.vocoder.device.type == "cpu":
-                    raise
-                self._shrink(rows, window, error)
-            else:
-                hop, first = self.vocoder.hop_length, self.first_frame
-                inner = part[:, (window.start - window.lo) * hop : (window.stop - window.lo) * hop]
-                wave[list(rows), (window.start - first) * hop : (window.stop - first) * hop] = inner.to(
-                    wave.device, wave.dtype
-                )
-                self.progress.advance(window.frames * len(rows))
-                return
-        if len(rows) > 1:
-            middle = len(rows) // 2
-            for part_of_rows in (rows[:middle], rows[middle:]):
-                self(wave, part_of_rows, window, total)
-        elif window.frames > 1 and not self.on_cpu:
-            for half in window.halves(self.vocoder.halo, total):
-                self(wave, rows, half, total)
-        else:
-            self(wave, rows, window, total)
-
-    def _too_much(self, rows: tuple[int, ...], window: chunking.Window) -> bool:
-        return not self.on_cpu and self.limit is not None and len(rows) * window.frames >= self.limit
-
-    def _shrink(self, rows: tuple[int, ...], window: chunking.Window, error: Exception) -> None:
-        size = len(rows) * window.frames
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if size > 1:
-            log.warning(
-                "Out of memory on %s with %d frames at once; trying %d. A smaller chunk_frames avoids this.",
-                self.home,
-                size,
-                size // 2,
-            )
-            self.limit = size
-            return
-        log.warning("Out of memory on %s even for one frame; this call goes on on the CPU. (%s)", self.home, error)
-        self.vocoder._turn.acquire()  # nobody else may find the model away from its device
-        self.on_cpu = True
-        self.vocoder._place(torch.device("cpu"))

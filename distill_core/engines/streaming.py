@@ -117,7 +117,7 @@ class _Upsampling:
 
 
 class _Step:
-    """As `Step`, with a signal as a layer has it, of the step's rows in `dtype` and what is made of them."""
+    """As `Step`: the rows of its signal wait until what is made of them, in `dtype`, is added to them."""
 
     def __init__(self, step: Step, dtype: torch.dtype, signal: _Signal, space: Workspace) -> None:
         self.signal, self._space = signal, space
@@ -159,11 +159,12 @@ class _Stage:
         self._arrived = self._done = 0
         self._blocks: list[list[_Step]] = []
         for block in stage.blocks:
-            signals = [
-                _Signal(space, f"stream {i % 2}", stage.up.channels, torch.float32 if i else stage.dtype)
-                for i in range(len(block))
-            ]
-            self._blocks.append([_Step(*each, space) for each in zip(block, itertools.repeat(stage.dtype), signals)])
+            steps = []
+            for i, step in enumerate(block):
+                dtype = torch.float32 if i else stage.dtype
+                signal = _Signal(space, f"stream {i % 2}", stage.up.channels, dtype)
+                steps.append(_Step(step, stage.dtype, signal, space))
+            self._blocks.append(steps)
         self._ahead = [_Signal(space, "ahead", stage.up.channels, torch.float32) for _ in stage.blocks]
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
