@@ -141,4 +141,4 @@ class Current:
         rows = range(self._feed.rows)
         if stop > self._taken:
             return self._feed.read(rows, self._taken, stop)
-        return torch.empty(len(rows), self._vocoder.variant.mel.n_mels, 0)
+        return torch.empty(len(rows), self._vocoder.variant.mel.n_mels, 0, device=self._vocoder.device)

@@ -59,19 +59,22 @@ class Convolutions:
         """A transposed convolution, as a plain one with `stride` rows of outputs for a row where that takes no longer.
 
         A plain one makes the same of a row, to the last bit, wherever it lies. oneDNN's transposed ones of narrow
-        layers do not on processors without AVX-512: a batch would not be what its items are alone.
+        layers do not on processors without AVX-512: a batch would not be what its items are alone. With a kernel as
+        long as the stride, a plain one has a single tap.
 
         Args:
             weight, bias, stride, dtype: as for `TransposedConv`.
         """
         inputs, outputs, kernel = weight.shape
-        shape = torch.Size((stride * outputs, inputs, 2 * upsampling_context(kernel, stride) + 1))
-        scheme = scheme_for(shape[2])
-        size = scheme.points * scheme.blocks(shape[2]) * shape[0] * inputs * dtype.itemsize
-        if size > _UPSAMPLING_BYTES or not self._fits(shape, dtype):
+        taps = 2 * upsampling_context(kernel, stride) + 1
+        shape = torch.Size((stride * outputs, inputs, taps))
+        scheme = scheme_for(taps)
+        size = scheme.points * scheme.blocks(taps) * shape[0] * inputs * dtype.itemsize
+        if taps > 1 and (size > _UPSAMPLING_BYTES or not self._fits(shape, dtype)):
             return TransposedConv(weight, bias, stride=stride, dtype=dtype)
         plain, biases = _as_plain(weight.detach(), bias, stride)
-        return PlainUpsampling(self._winograd(plain, biases), stride, upsampling_padding(kernel, stride))
+        conv = self._winograd(plain, biases) if taps > 1 else Conv(plain, biases, dtype=dtype)
+        return PlainUpsampling(conv, stride, upsampling_padding(kernel, stride))
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
