@@ -46,9 +46,11 @@ class _Signal:
     def place(self, count: int) -> Tensor:
         """For so many new rows."""
         kept = self.rows
-        self.rows = self._space.take(self._name, kept.dtype, len(kept) + count, kept.shape[1])
-        self.rows[: len(kept)] = kept
-        return self.rows[len(kept) :]
+        number, channels = kept.shape
+        self.rows = self._space.take(self._name, kept.dtype, number + count, channels)
+        if number:
+            self.rows[:number] = kept
+        return self.rows[number:]
 
     def put(self, new: Tensor) -> None:
         """These rows behind the others."""
@@ -81,10 +83,11 @@ class _Layer:
     def make(self, last: bool, place: Callable[[int], Tensor]) -> Tensor:
         """The same; the signal's rows stay."""
         rows = self.signal.rows
-        start, stop = self._made, max(self._made, len(rows) - (0 if last else self._context))
+        number = rows.shape[0]
+        start, stop = self._made, max(self._made, number - (0 if last else self._context))
         out = place(stop - start)
         if stop > start:
-            self._run(rows[start:stop], out, Layout(1, stop - start, before=start, after=len(rows) - stop))
+            self._run(rows[start:stop], out, Layout(1, stop - start, before=start, after=number - stop))
         self._made = stop
         return out
 

@@ -17,6 +17,9 @@ _SLABS = 64, 128
 """Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache.
 Each slab's products are summed up by themselves, too, and the rounding error grows with the length of a sum."""
 
+_PRODUCTS = 32
+"""Made in the time that other kernels take for a value, see `team`."""
+
 _TILE, _LARGE = 48, 8 << 20
 """Groups of a tile; twice as many where the weights, which every tile reads, have so many bytes and more."""
 
@@ -94,7 +97,8 @@ class CompiledConv(WinogradConv):
             ],
             dtype=np.int64,
         )
-        team.run(winograd_kernels.KERNELS.address("convolve"), descriptor, rows * scheme.points * inputs)
+        work = rows * scheme.points * inputs * outputs // _PRODUCTS
+        team.run(winograd_kernels.KERNELS.address("convolve"), descriptor, work)
         return out
 
     def _sizes(self, tile: int) -> tuple[int, int, int]:

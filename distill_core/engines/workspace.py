@@ -23,14 +23,14 @@ class Workspace:
 
     def take(self, name: str, dtype: torch.dtype, rows: int, channels: int) -> Tensor:
         """Rows [n, C] in the buffer `name`, and room around them; what they hold is not defined."""
-        row = channels * dtype.itemsize
-        needed = (self._before + rows + self._after[1]) * row + self._after[0]
+        needed = (self._before + rows + self._after[1]) * channels * dtype.itemsize + self._after[0]
         buffer = self._buffers.get(name)
-        if buffer is None or len(buffer) < needed:
+        if buffer is None or buffer.shape[0] < needed:
             self._buffers.pop(name, None)  # before the larger one is there
             del buffer
-            buffer = self._buffers[name] = torch.empty(needed, dtype=torch.uint8, device="cpu")
-        return buffer[self._before * row :][: rows * row].view(dtype).view(rows, channels)
+            # of whole values of any dtype
+            buffer = self._buffers[name] = torch.empty(-(-needed // 8) * 8, dtype=torch.uint8, device="cpu")
+        return buffer.view(dtype).as_strided((rows, channels), (channels, 1), self._before * channels)
 
     def nbytes(self) -> int:
         """What all buffers take."""
