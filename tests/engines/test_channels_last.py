@@ -31,7 +31,7 @@ from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
 from distill_hifigan.plugin import CARD as HIFIGAN_CARD
 from tests.checkpoints import bigvgan_config
 from tests.conformance.generator_checks import random_mel, randomise
-from tests.engines import gpu_models
+from tests.engines import gpu_models, plain_convolutions
 
 FP32, BF16 = 1e-5, 1e-2
 
@@ -41,6 +41,16 @@ pytestmark = pytest.mark.skipif(
 needs_bf16 = pytest.mark.skipif(
     selection.why_not_channels_last("bf16") is not None, reason="this processor has no instructions for bf16"
 )
+
+
+@pytest.fixture
+def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bf16 on processors without instructions for it too, its convolutions in plain torch."""
+    asked = request.node.callspec.params.get("precision", "bf16")
+    if asked == "bf16" and selection.why_not_channels_last("bf16") is not None:
+        plain_convolutions.instead_of_onednn(monkeypatch)
+
+
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +130,7 @@ def test_every_configuration_equals_the_eager_engine(name: str) -> None:
     assert error <= FP32
 
 
-@needs_bf16
+@pytest.mark.usefixtures("anywhere")
 @pytest.mark.parametrize("name", CHANGES)
 def test_bf16_error(name: str) -> None:
     config = changed(name)
@@ -147,7 +157,8 @@ def test_lengths_and_chunk_sizes(small: dict[str, Any], frames: int | str) -> No
         assert relative(sound(fast, mel), expected) <= FP32, chunk
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_chunk_with_context_on_both_sides_is_as_in_the_whole(name: str, precision: str) -> None:
     config = changed(name)
@@ -222,7 +233,8 @@ def test_stream_of_ragged_pieces(small: dict[str, Any], frames: int | str, monke
         assert relative(streamed(fast, pieces), expected) <= FP32, sizes
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_stream_of_every_configuration(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = changed(name)
@@ -233,7 +245,8 @@ def test_a_stream_of_every_configuration(name: str, precision: str, monkeypatch:
     assert relative(streamed(flowing(fast, monkeypatch), mel.split(5, dim=-1)), expected) <= bound
 
 
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stream_without_numba(small: dict[str, Any], precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wiring.compiled, "why_not", lambda prepare: "there is none.")
     fast = vocoder(changed("wide layers"), precision=precision)
@@ -345,7 +358,8 @@ def test_ragged_batch_equals_its_items_alone(small: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["v1", "v2", "v3"])
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_hifigan_on_the_same_road(name: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {**HIFIGAN_CONFIGS[name], "upsample_initial_channel": 72}
     module = HiFiGAN(config)
@@ -380,7 +394,8 @@ def test_items_stay_apart_behind_an_upsampling_that_looks_at_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", ["v1", "v3"])
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=needs_bf16)])
+@pytest.mark.usefixtures("anywhere")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_batch_joined_to_one_signal_equals_its_items_alone(name: str, precision: str) -> None:
     config = {**HIFIGAN_CONFIGS[name], "upsample_initial_channel": 72}
     module = HiFiGAN(config)
