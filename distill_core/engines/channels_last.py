@@ -194,28 +194,31 @@ class Packed:
     ) -> None:
         self._sizes = {length: (1, inputs, 1, each) for length, each in rows.items()}
         self._geometry, self._transposed = geometry, transposed
-        alike = dict(zip(rows, self._alike(weight), strict=True))
-        self.lengths = tuple(each for each in rows if each not in SHORT or alike[each] == alike[max(rows)])
+        alike = self._alike(weight)
+        alike = {each: size for each, size in alike.items() if each not in SHORT or size == alike[max(rows)]}
+        self.lengths = tuple(alike)
         self._sizes = {length: self._sizes[length] for length in self.lengths}
-        self._keep(weight)
+        self._keep(weight, alike)
 
     def __getitem__(self, length: int) -> Tensor:
         # A transposed weight cannot be read back; it was measured to want one layout, whatever the threads.
         if torch.get_num_threads() != self._threads and not self._transposed:
             plain = next(iter(self._of.values())).to_dense()
-            self._keep(plain.contiguous(memory_format=torch.channels_last))
+            self._keep(plain.contiguous(memory_format=torch.channels_last), self._alike(plain))
         return self._of[length]
 
-    def _keep(self, weight: Tensor) -> None:
+    def _keep(self, weight: Tensor, alike: dict[int, tuple[int, ...]]) -> None:
         """For each length of the tiles. Who runs out of memory or presses Ctrl-C meanwhile leaves what was there."""
-        threads, alike = torch.get_num_threads(), self._alike(weight)
-        packed = {size: _pack(weight, self._geometry, size, self._transposed) for size in set(alike)}
-        self._of = {length: packed[size] for length, size in zip(self._sizes, alike, strict=True)}
+        threads = torch.get_num_threads()
+        packed = {size: _pack(weight, self._geometry, size, self._transposed) for size in set(alike.values())}
+        self._of = {length: packed[size] for length, size in alike.items()}
         self._threads = threads
 
-    def _alike(self, weight: Tensor) -> tuple[tuple[int, ...], ...]:
-        sizes = tuple(self._sizes.values())
-        return _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, torch.get_num_threads())
+    def _alike(self, weight: Tensor) -> dict[int, tuple[int, ...]]:
+        """For each length, the size of a signal that wants the weight in the same layout."""
+        sizes, threads = tuple(self._sizes.values()), torch.get_num_threads()
+        alike = _alike(weight.shape, weight.dtype, self._geometry, sizes, self._transposed, threads)
+        return dict(zip(self._sizes, alike, strict=True))
 
     @property
     def layouts(self) -> int:

@@ -73,8 +73,7 @@ class Convolutions:
         if taps > 1 and (size > _UPSAMPLING_BYTES or not self._fits(shape, dtype)):
             return TransposedConv(weight, bias, stride=stride, dtype=dtype)
         plain, biases = _as_plain(weight.detach(), bias, stride)
-        conv = self._winograd(plain, biases) if taps > 1 else Conv(plain, biases, dtype=dtype)
-        return PlainUpsampling(conv, stride, upsampling_padding(kernel, stride))
+        return PlainUpsampling(self(plain, biases, dtype=dtype), stride, upsampling_padding(kernel, stride))
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
