@@ -109,8 +109,9 @@ class AdaptedVocoder(VocoderBase):
         report = self._inner.report()
         notes = list(report.notes)
         if self._adapter is not None:
-            how = "with the learned refinement" if self._adapter.refined else "analytically"
-            how = "value by value" if self._adapter.pointwise else how
+            how = "value by value" if self._adapter.pointwise else "analytically"
+            if self._adapter.refined:
+                how = "with the learned refinement"
             notes.append(f"Mels are converted {how}: {self._adapter.source} -> {self._adapter.target}.")
             notes += [f"Lost in this: {lost}." for lost in self._adapter.comparison.lost]
         if self._rate != self._inner.sample_rate:

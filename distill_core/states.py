@@ -34,8 +34,11 @@ class VariantState:
         return f"{self.name}{' (default)' if self.default else ''}: {self.detail}"
 
 
-def variant_state(variant: Variant, default: str) -> VariantState:
-    """The state of a variant's weights. Never raises: whatever is wrong is in `detail`."""
+def variant_state(variant: Variant, default: str = "") -> VariantState:
+    """The state of a variant's weights; `default` is the name of the card's default variant, where that matters.
+
+    Never raises: whatever is wrong is in `detail`.
+    """
     state, detail = _packaged(variant.package) if variant.package else _weights(variant.weights)
     return VariantState(variant.name, variant.name == default, state, detail)
 

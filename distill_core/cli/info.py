@@ -70,7 +70,7 @@ def _variant(variant: Variant) -> dict[str, Any]:
 def _weights(variant: Variant) -> str:
     pin = variant.weights
     if pin is None:
-        return variant_state(variant, "").detail
+        return variant_state(variant).detail
     here = status(pin)
     state = f"cached in {here.path}" if here.path else "not downloaded yet"
     held = {

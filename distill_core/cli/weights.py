@@ -67,7 +67,7 @@ def run_status(args: argparse.Namespace) -> int:
     for card, variant in _chosen(args):
         here = status(variant.weights).to_dict() if variant.weights else None
         rows.append({"vocoder": card.name, "variant": variant.name, "weights": here})
-        elsewhere.append("" if here else variant_state(variant, card.default_variant).detail)
+        elsewhere.append("" if here else variant_state(variant).detail)
     if args.json:
         print_json(rows)
         return 0
@@ -151,15 +151,14 @@ def _chosen(args: argparse.Namespace) -> Iterator[tuple[VocoderCard, Variant]]:
 
 
 def _not_on_the_hub(card: VocoderCard, variant: Variant, so: str) -> WeightsNotFoundError:
-    where = variant_state(variant, card.default_variant).detail
+    where = variant_state(variant).detail
     return WeightsNotFoundError(f"The weights of {card.name} {variant.name} are {where}. {so}")
 
 
 def _status_row(vocoder: str, variant: str, weights: dict[str, Any] | None, elsewhere: str) -> tuple[str, ...]:
     if weights is None:
         return vocoder, variant, "-", "-", "-", "-", elsewhere
-    here = weights
-    size = f"{here['size'] / 1e6:.1f} MB" if here["size"] is not None else "?"
-    cached = "yes" if here["cached"] else f"{here['arrived'] / 1e6:.1f} MB" if here["arrived"] else "no"
-    trust = {"pinned": "pin", "recorded": "record", "unrecorded": "nothing yet"}[here["trust"]]
-    return vocoder, variant, cached, size, here["revision"][:12], trust, here["path"] or here["repo"]
+    size = f"{weights['size'] / 1e6:.1f} MB" if weights["size"] is not None else "?"
+    cached = "yes" if weights["cached"] else f"{weights['arrived'] / 1e6:.1f} MB" if weights["arrived"] else "no"
+    trust = {"pinned": "pin", "recorded": "record", "unrecorded": "nothing yet"}[weights["trust"]]
+    return vocoder, variant, cached, size, weights["revision"][:12], trust, weights["path"] or weights["repo"]

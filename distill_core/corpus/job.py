@@ -110,7 +110,7 @@ class VocodeJob:
         """What could be asked for instead, where nobody asked for the vocoder that cannot be had."""
         if self.vocoder != "auto" or self.variant is not None:
             return ""
-        here = [card.name for card in registry.cards() if variant_state(card.variant(), "").state in ("cached", "none")]
+        here = [card.name for card in registry.cards() if variant_state(card.variant()).state in ("cached", "none")]
         return f" No download is needed for --vocoder {' or --vocoder '.join(here)}." if here else ""
 
     @property

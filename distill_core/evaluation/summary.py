@@ -78,25 +78,24 @@ def _summary(metric: Metric, values: dict[str, dict[int, tuple[str, float, float
     statistics = {}
     for label, found in values.items():
         weighed = [(value, seconds if metric.key == "rtf" else 1.0) for _, value, seconds in found.values()]
-        count, total = len(weighed), sum(weight for _, weight in weighed)
-        mean = sum(value * weight for value, weight in weighed) / total
-        deviation = None
+        count, mean, deviation = len(weighed), _mean(weighed), None
         if count > 1:
-            variance = sum(weight * (value - mean) ** 2 for value, weight in weighed) / total
+            variance = _mean([((value - mean) ** 2, weight) for value, weight in weighed])
             deviation = math.sqrt(variance * count / (count - 1))
         common = [found[index] for index in sorted(shared)]
         losses = [metric.loss(value) for _, value, _ in common]
         loss = math.inf
         if common:
-            loss = _ratio(common) if metric.key == "rtf" else sum(losses) / len(losses)
+            ratio = [(value, seconds) for _, value, seconds in common]
+            loss = _mean(ratio) if metric.key == "rtf" else sum(losses) / len(losses)
         pairs = tuple((name, value) for name, value, _ in found.values())
         statistics[label] = Statistics(mean, deviation, pairs, loss)
     return Summary(metric, statistics, _best(metric, statistics))
 
 
-def _ratio(found: list[tuple[str, float, float]]) -> float:
-    """A mean weighted by the files' seconds."""
-    return sum(value * seconds for _, value, seconds in found) / sum(seconds for _, _, seconds in found)
+def _mean(weighed: list[tuple[float, float]]) -> float:
+    """Of values, each with its weight."""
+    return sum(value * weight for value, weight in weighed) / sum(weight for _, weight in weighed)
 
 
 def _best(metric: Metric, statistics: dict[str, Statistics]) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def default_offer(found: Sequence[Offer]) -> Offer | None:
     for state in ("cached", "none"):
         for offer in usable:
             assert offer.card is not None
-            if variant_state(offer.card.variant(), "").state == state:
+            if variant_state(offer.card.variant()).state == state:
                 return offer
     return usable[0] if usable else ordered[0] if ordered else None
 
@@ -138,7 +138,7 @@ def variants(card: VocoderCard) -> Labelled:
 
 def to_download(variant: Variant) -> tuple[bool, str]:
     """Whether the weights have to be fetched first, and one sentence on where they stand. Opens no socket."""
-    state = variant_state(variant, "")
+    state = variant_state(variant)
     if state.state == "missing":
         assert variant.weights is not None
         size = f" {megabytes(variant.weights.size)}" if variant.weights.size else ""
