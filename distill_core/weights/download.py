@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class Job:
     @property
     def arrived(self) -> int:
         """Bytes that earlier attempts left behind."""
-        return self.partial.stat().st_size if self.partial.exists() else 0
+        return transfer.size_of(self.partial)
 
 
 def download(pin: WeightsPin, progress: bool, tqdm_class: Any) -> Path:
@@ -57,7 +57,7 @@ def download(pin: WeightsPin, progress: bool, tqdm_class: Any) -> Path:
     blobs = cache.storage(pin.repo) / "blobs"
     blobs.mkdir(parents=True, exist_ok=True)
     arrived = sum(job.arrived for job in jobs)
-    total = _total(jobs)
+    total = _total([job.size for job in jobs])
     if total is not None:
         _check_space(pin, blobs, total - arrived)
     log.info("downloading %s at %s: %s", pin.repo, commit, ", ".join(job.target.name for job in jobs))
@@ -67,6 +67,32 @@ def download(pin: WeightsPin, progress: bool, tqdm_class: Any) -> Path:
                 sha256 = _fetch(job, advance)
                 remember(cache.publish(pin, job.target.name, commit, job.blob), sha256)
     return cache.storage(pin.repo) / "snapshots" / commit
+
+
+@contextmanager
+def others_bar(pin: WeightsPin, progress: bool, tqdm_class: Any) -> Iterator[Callable[[], object]]:
+    """The caller's own bar for what another process downloads; what this gives brings it up to date.
+
+    On stderr there is none: the other one's bar may be there already, and beside it those of many that wait.
+    """
+    blobs = cache.storage(pin.repo) / "blobs"
+    etags: set[str] = set()
+
+    def arrived() -> int:
+        etags.update(path.stem for path in blobs.glob("*.incomplete"))
+        places = [(cache.blob(pin.repo, etag), cache.partial(pin.repo, etag)) for etag in etags]
+        return sum(max(map(transfer.size_of, either)) for either in places)
+
+    shown, total = arrived(), _total([size for size, _ in pin.files.values()])
+    with _bar(progress and tqdm_class is not None, tqdm_class, pin.repo, total, shown) as advance:
+
+        def look() -> None:
+            nonlocal shown
+            more = max(0, arrived() - shown)
+            shown += more
+            advance(more)
+
+        yield look
 
 
 def _look_up(pin: WeightsPin) -> tuple[str, list[Job]]:
@@ -138,8 +164,7 @@ def _is_web_page(path: Path) -> bool:
         return file.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
-def _total(jobs: list[Job]) -> int | None:
-    sizes = [job.size for job in jobs]
+def _total(sizes: Sequence[int | None]) -> int | None:
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 

@@ -46,8 +46,8 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
     Args:
         pin: which files.
         progress: show a bar on stderr while downloading.
-        tqdm_class: a class with tqdm's interface to show the progress with instead. What it raises ends the download
-            and comes out of here; what has arrived is kept.
+        tqdm_class: a class with tqdm's interface to show the progress with instead, another process's download
+            included. What it raises ends the download, or the waiting, and comes out of here; what has arrived is kept.
 
     Raises:
         WeightsOfflineError: not in the cache, and the network may not be used or cannot be reached.
@@ -62,10 +62,14 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
 
         if constants.HF_HUB_OFFLINE:
             raise offline(pin, "HF_HUB_OFFLINE forbids the network")
-        from .download import download
+        from .download import download, others_bar
 
         try:
-            with alone(cache.lock_file(pin.repo), f"Another process is downloading {pin.repo}"):
+            with alone(
+                cache.lock_file(pin.repo),
+                f"Another process is downloading {pin.repo}",
+                lambda: others_bar(pin, progress, tqdm_class),
+            ):
                 folder = cached(pin) or download(records.held_to(pin), progress, tqdm_class)
                 _record(pin, folder)  # before the next one asks which commit its own files are to come from
         except (WeightsOfflineError, OSError) as error:

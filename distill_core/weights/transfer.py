@@ -74,12 +74,12 @@ def download(target: Target, partial: Path, size: int | None, advance: Callable[
     idle = 0
     arrived = False
     while True:
-        before = _size_of(partial)
+        before = size_of(partial)
         try:
             return _get(target, partial, size, advance)
         except Exception as error:
             fault = faults.explain(error, target)
-            if _size_of(partial) > before:
+            if size_of(partial) > before:
                 idle, arrived = 0, True
             if fault.unreachable and arrived:
                 fault = Fault(WeightsDownloadError(str(fault.error)), transient=True)
@@ -117,7 +117,7 @@ def _get(target: Target, partial: Path, size: int | None, advance: Callable[[int
     from huggingface_hub import constants
     from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
-    have = _size_of(partial)
+    have = size_of(partial)
     if size is not None and have > size:
         advance(-have)
         partial.unlink()
@@ -146,7 +146,7 @@ def _get(target: Target, partial: Path, size: int | None, advance: Callable[[int
         if size is not None and announced is not None and announced != size:
             raise faults.refused(target, f"it has {announced} bytes on the server, not {size}")
         _write(target, partial, start, size, chunks, advance)
-    have = _size_of(partial)
+    have = size_of(partial)
     if size is None:
         size = announced
     if size is not None and have < size:
@@ -234,7 +234,8 @@ def _announced_size(response: Any, start: int) -> int | None:
     return start + int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
 
 
-def _size_of(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

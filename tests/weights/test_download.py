@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from distill_core.errors import (
     WeightsNotFoundError,
     WeightsOfflineError,
 )
-from distill_core.weights import WeightsPin, cached, ensure, transfer
+from distill_core.weights import WeightsPin, cached, ensure, locks, transfer
 from tests import checkpoints
 from tests.hub_server import Fault, HubServer, answer_empty
 
@@ -435,6 +436,48 @@ def test_what_a_bar_raises_is_no_fault_of_the_plugin(hub: HubServer, cache: Path
     with pytest.raises(InterruptedError, match="cancelled"):
         registry.get("bigvgan", variant=checkpoints.VARIANT, device="cpu", tqdm_class=Refusing)
     assert registry.get("bigvgan", variant=checkpoints.VARIANT, device="cpu", progress=False).mel.n_mels == 80
+
+
+def test_waiting_for_another_download_the_apps_bar_follows_it_and_can_end_the_waiting(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "INTERVAL", 0.01)
+    half, seen = threading.Event(), threading.Event()
+
+    class First(Bar):
+        """The one that downloads: stops in the middle until the others have seen it there."""
+
+        def update(self, count) -> None:
+            super().update(count)
+            if self.n > SIZE // 2:
+                half.set()
+                assert seen.wait(60)
+
+    class Leaving(Bar):
+        def update(self, count) -> None:
+            super().update(count)
+            raise InterruptedError("cancelled")
+
+    class Following(Bar):
+        def update(self, count) -> None:
+            super().update(count)
+            if self.n > SIZE // 2:
+                seen.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ensure, pin, tqdm_class=First)
+        assert half.wait(60)
+        with pytest.raises(InterruptedError, match="cancelled"):
+            ensure(pin, tqdm_class=Leaving)
+        assert Bar.made[-1].closed
+        Bar.made.clear()
+        other = pool.submit(ensure, pin, tqdm_class=Following)
+        assert_whole(pin, other.result(60))
+        assert first.result(60) == other.result()
+    (bar,) = Bar.made
+    assert bar.closed
+    assert bar.total == SIZE + len(CONFIG)
+    assert SIZE // 2 < bar.n <= bar.total
 
 
 def test_without_stderr_there_is_no_bar(
