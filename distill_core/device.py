@@ -59,7 +59,7 @@ def select_device(spec: str | torch.device = "auto", *, among: Sequence[str] = K
 
 
 def parsed(device: str | torch.device) -> torch.device:
-    """A device by its name, whether or not it is here.
+    """A device by its name, whether or not it is here; "cuda" is the current one of them.
 
     Raises:
         DeviceError: torch knows no such device; "auto" is none.
@@ -67,7 +67,7 @@ def parsed(device: str | torch.device) -> torch.device:
     import torch
 
     try:
-        return torch.device(device)
+        return _indexed(torch.device(device))
     except (RuntimeError, TypeError) as error:
         raise DeviceError(
             f"There is no device {device!r}: write cuda, cuda:N, mps or cpu. select_device('auto') chooses one."
@@ -83,7 +83,7 @@ def why_unusable(device: torch.device) -> str | None:
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         return f"there are {torch.cuda.device_count()} CUDA devices, numbered from 0"
     try:
-        ones = torch.ones(8, 8, device=device)
+        ones = torch.ones(8, 8, dtype=torch.float32, device=device)  # whatever the default dtype: MPS has no float64
         total = float((ones @ ones).sum())
     except Exception as error:  # drivers fail in many ways; whichever it is, this device is out
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -112,9 +112,12 @@ def _present(kind: str) -> bool:
 
 
 def _indexed(device: torch.device) -> torch.device:
-    """`cuda` as `cuda:0` and `cpu:0` as `cpu`, so that equal devices compare equal."""
+    """`cuda` as `cuda:0`, which tensors there say, and `cpu:0` as `cpu`: so that equal devices compare equal."""
     import torch
 
     if device.type == "cuda" and device.index is None:
-        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
-    return device if device.type == "cuda" else torch.device(device.type)
+        try:
+            return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_available() else 0)
+        except Exception:  # a driver that fails, a process that was forked: `why_unusable` says what is wrong
+            return torch.device("cuda", 0)
+    return torch.device(device.type) if device.type in KINDS and device.type != "cuda" else device
