@@ -199,7 +199,7 @@ class _AdaptedFeed:
         for total in sorted({self.source_lengths[row] for row in rows}):
             chosen = [row for row in rows if self.source_lengths[row] == total]
             first, last = self.adapter.window(lo, hi, total)
-            piece = self.mel[chosen, :, first:last].to(self.adapter.device)
+            piece = self.mel[chosen, :, first:last].to(torch.float32).to(self.adapter.device)  # MPS has no float64
             made = self.adapter.convert(piece, offset=first, start=lo, stop=hi, total=total)
             parts.update(zip(chosen, made, strict=True))
         return torch.stack([parts[row] for row in rows])
@@ -234,5 +234,5 @@ class _AdaptedBuffer:
     def read(self, rows: Sequence[int], lo: int, hi: int) -> torch.Tensor:
         total = self.source.available if self.finished else None
         first, last = self.adapter.window(lo, hi, total)
-        piece = self.source.read(rows, first, last).to(self.adapter.device)
+        piece = self.source.read(rows, first, last).to(torch.float32).to(self.adapter.device)
         return self.adapter.convert(piece, offset=first, start=lo, stop=hi, total=total)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LONGEST_ON_OLD_MPS = 65536
+"""Samples: before macOS 15.1, convolutions on MPS refuse what is longer."""
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -173,7 +176,15 @@ class ModuleVocoder(VocoderBase):
                     log.warning("%s runs eagerly, which is slower: %s", self, error)
         if self._default_chunk:
             engine = self._accelerated
-            self.chunk_frames = self.default_chunk_frames if engine is None else engine.chunk_frames
+            self.chunk_frames = self._eager_chunk() if engine is None else engine.chunk_frames
+
+    def _eager_chunk(self) -> int:
+        """`default_chunk_frames`, or as many as a device's convolutions can take."""
+        if self._home.type != "mps" or torch.backends.mps.is_macos_or_newer(15, 1):
+            return self.default_chunk_frames
+        # One frame less: inside, a layer's input may be a few samples longer than what it makes.
+        frames = _LONGEST_ON_OLD_MPS // self.hop_length - 1
+        return max(1, min(self.default_chunk_frames, frames - 2 * self.halo))
 
     def _chosen_precision(self, device: torch.device) -> str:
         if self._asked != "auto":

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from distill_core import MelSpec, Registry, errors
 from distill_core.adapted import AdaptedVocoder
@@ -135,6 +136,24 @@ def test_a_stream_that_opens_loudly_is_not_judged_by_one_frame() -> None:
     mel = toy.mel(1, 100) - 3
     mel[:, :, :2] = 1.0
     assert list(ToyVocoder().stream(mel.split(1, dim=-1)))
+
+
+def test_a_mel_in_float64_is_in_float32_before_it_goes_to_the_device() -> None:
+    """MPS has no float64, and numpy makes little else."""
+    vocoder = adapted()
+    elsewhere = [vocoder._adapter.device, vocoder._inner._device]
+
+    class WithoutFloat64(TorchFunctionMode):
+        def __torch_function__(self, function, types, arguments=(), named=None):
+            if function is torch.Tensor.to and arguments[0].dtype == torch.float64:
+                assert not any(where is arguments[1] for where in elsewhere), "the device has no float64"
+            return function(*arguments, **(named or {}))
+
+    mel = source_mel()
+    want = vocoder.mel_to_waveform(mel)
+    with WithoutFloat64():
+        assert_same(vocoder.mel_to_waveform(mel.double().numpy()), want)
+        assert_same(torch.cat(list(vocoder.stream(mel.double().split(7, dim=-1))), dim=-1), want)
 
 
 def test_moving_is_left_to_the_vocoder_inside(monkeypatch) -> None:

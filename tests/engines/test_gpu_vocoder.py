@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from distill_bigvgan._vendor.bigvgan import BigVGAN
 from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
 from distill_bigvgan.engines.cuda import CudaEngine
 from distill_bigvgan.engines.gpu_ops import TorchOps
@@ -83,6 +84,37 @@ def test_asked_for_by_name_it_runs_or_says_why_not(monkeypatch) -> None:
     monkeypatch.setattr(Pretending, "trouble", "an old card")
     with pytest.raises(EngineError, match="an old card"):
         pretending.pretend()
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_no_convolution_is_longer_than_an_old_mps_can_take(new: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: new, raising=False)
+    monkeypatch.setattr(BigVGAN, "to", lambda model, *_: model)
+    there = vocoder(BigVGANVocoder, device="mps", engine="eager")
+    assert vocoder(BigVGANVocoder, device="mps", engine="eager", chunk_frames=777).chunk_frames == 777
+    if new:
+        assert there.chunk_frames == there.default_chunk_frames
+        return
+    lengths = []
+
+    def noted(convolve, longest):
+        def run(x, *arguments, **named):
+            made = convolve(x, *arguments, **named)
+            lengths.append(longest(x, made))
+            return made
+
+        return run
+
+    # As torch counts it: what a convolution makes, what a transposed one takes.
+    for name, longest in (
+        ("conv1d", lambda x, made: made.shape[-1]),
+        ("conv_transpose1d", lambda x, made: x.shape[-1]),
+    ):
+        monkeypatch.setattr(torch.nn.functional, name, noted(getattr(torch.nn.functional, name), longest))
+    frames = there.chunk_frames + 2 * there.halo
+    with torch.inference_mode():
+        assert there.model(gpu_models.mel(there.model, 1, frames)).shape[-1] == frames * there.hop_length
+    assert 60_000 < max(lengths) <= 65_536
 
 
 @pytest.mark.parametrize("frames", [1, 13, 700])
