@@ -18,6 +18,14 @@ KINDS = ("cuda", "mps", "cpu")
 
 PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "NVML_SUCCESS == r INTERNAL ASSERT FAILED",
+    "Output channels > 65536 not supported",  # of any dimension, by MPS before macOS 15.1
+)
+
 
 def select_device(spec: str | torch.device = "auto", *, among: Sequence[str] = KINDS) -> torch.device:
     """The device to run on, tried with a small matrix product first.
@@ -88,6 +96,36 @@ def why_unusable(device: torch.device) -> str | None:
     except Exception as error:  # drivers fail in many ways; whichever it is, this device is out
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return None if total == 512.0 else f"a matrix product of ones came out as {total}, not 512"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator failed because it was given too much at once.
+
+    torch has a class for that, but MPS, the libraries below torch and, where the driver cannot say how much memory
+    there is (Jetson, some MIG partitions), torch's allocator itself raise other errors.
+    """
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def no_room(device: torch.device, what: str, error: BaseException) -> DeviceError:
+    """The error for `what` that is too large for the memory left on a device, by what torch said."""
+    said = " ".join(str(error).split())
+    return DeviceError(
+        f"There is not enough memory on {device} for {what}: free some of it, or use device='cpu'. ({said})"
+    )
+
+
+def empty_caches() -> None:
+    """Give back the memory that torch keeps on accelerators for later, as far as it has used any."""
+    import torch
+
+    torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def check_precision(precision: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import forking
+from .device import empty_caches
 from .errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -89,9 +90,8 @@ class Loaded:
         with self._lock:
             gone = [self._slots.pop(key) for key in list(self._slots) if name is None or key[0] == name]
         gone.clear()  # not while others wait for the lock: it may be much to free
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        if sys.modules.get("torch") is not None:
+            empty_caches()
 
 
 def identity(weights: Any) -> object:

@@ -300,7 +300,8 @@ class Registry:
             UnknownVocoderError: no such vocoder; with the closest names and what to install.
             UnknownVariantError: the vocoder has no such variant; with those it has.
             PluginError: the plug-in cannot be used; the original error is its `__cause__`.
-            DeviceError: the device is not there, does not work, or is none the vocoder runs on.
+            DeviceError: the device is not there, does not work, is none the vocoder runs on, or has no memory left
+                for it.
             PrecisionError: the precision is unknown, or the device or engine has none such.
             OptionError: an option the plug-in does not take, or a value that an argument cannot have.
             MelFormatError: `mel` is neither a `MelSpec` nor the name of a preset.
@@ -315,7 +316,7 @@ class Registry:
         chosen = card.variant(variant)
         source = None if mel is None else MelSpec.of(mel)
 
-        from .device import check_precision, select_device
+        from .device import check_precision, is_out_of_memory, no_room, select_device
         from .resample import checked_rate
         from .weights.source import stamp
 
@@ -339,6 +340,8 @@ class Registry:
             except (Exception, SystemExit) as error:
                 if raised_by_a_bar(error):
                     raise
+                if placed.type != "cpu" and is_out_of_memory(error):
+                    raise no_room(placed, f"the vocoder {name!r}", error) from error
                 raise activation.load_failure(candidate, error) from error
             if not isinstance(vocoder, VocoderBase):
                 wrong = TypeError(f"{card.factory} returned a {type(vocoder).__name__}, not a VocoderBase")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from . import chunking
+from .device import empty_caches, is_out_of_memory
 from .feed import Feed, StreamFeed
 from .flow import Flow
 from .progress import Progress
@@ -43,7 +44,9 @@ class Run:
         vocoder = self.vocoder
         try:
             vocoder._place(self.home)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             vocoder._place(torch.device("cpu"))
             log.warning("%s stays on the CPU: there is no memory left on %s.", vocoder, self.home)
         finally:
@@ -54,10 +57,10 @@ class Run:
         if not self._too_much(rows, window):
             try:
                 part = self.vocoder._compute(self.feed.read(rows, window.lo, window.hi), window.context)
-            except torch.OutOfMemoryError as error:
-                if self.vocoder.device.type == "cpu":
+            except RuntimeError as error:
+                if self.vocoder.device.type == "cpu" or not is_out_of_memory(error):
                     raise
-                self._shrink(rows, window, error)
+                reason = str(error)
             else:
                 hop, first = self.vocoder.hop_length, self.first_frame
                 inner = part[:, (window.start - window.lo) * hop : (window.stop - window.lo) * hop]
@@ -66,6 +69,8 @@ class Run:
                 )
                 self.progress.advance(window.frames * len(rows))
                 return
+            # Not before: the error's traceback holds everything that was computed so far.
+            self._shrink(rows, window, reason)
         if len(rows) > 1:
             middle = len(rows) // 2
             for part_of_rows in (rows[:middle], rows[middle:]):
@@ -79,10 +84,9 @@ class Run:
     def _too_much(self, rows: tuple[int, ...], window: chunking.Window) -> bool:
         return not self.on_cpu and self.limit is not None and len(rows) * window.frames >= self.limit
 
-    def _shrink(self, rows: tuple[int, ...], window: chunking.Window, error: Exception) -> None:
+    def _shrink(self, rows: tuple[int, ...], window: chunking.Window, reason: str) -> None:
         size = len(rows) * window.frames
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        empty_caches()
         if size > 1:
             log.warning(
                 "Out of memory on %s with %d frames at once; trying %d. A smaller chunk_frames avoids this.",
@@ -92,7 +96,7 @@ class Run:
             )
             self.limit = size
             return
-        log.warning("Out of memory on %s even for one frame; this call goes on on the CPU. (%s)", self.home, error)
+        log.warning("Out of memory on %s even for one frame; this call goes on on the CPU. (%s)", self.home, reason)
         self.vocoder._turn.acquire()  # nobody else may find the model away from its device
         self.on_cpu = True
         self.vocoder._place(torch.device("cpu"))

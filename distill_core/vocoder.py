@@ -25,7 +25,7 @@ from .checks import (
     checked_pieces,
     is_whole,
 )
-from .device import KINDS, check_precision, parsed, select_device
+from .device import KINDS, check_precision, is_out_of_memory, no_room, parsed, select_device
 from .errors import DistillError, PluginError
 from .feed import BufferFeed, StreamFeed, TensorFeed, WholeFeed
 from .flow import Flow
@@ -213,12 +213,19 @@ class VocoderBase(abc.ABC):
         """Move to another device, as `select_device` understands it, and return self.
 
         Raises:
-            DeviceError: it does not exist, does not work, or is none the vocoder runs on.
+            DeviceError: it does not exist, does not work, is none the vocoder runs on, or has no memory left for it.
+                The vocoder then is where it was.
         """
         target = select_device(device, among=self._kinds)
         with self._turn:
             if target != self.device:
-                self._place(target)
+                try:
+                    self._place(target)
+                except RuntimeError as error:
+                    self._place(self.device)  # of a model, half may be there already
+                    if target.type != "cpu" and is_out_of_memory(error):
+                        raise no_room(target, repr(self), error) from error
+                    raise
         return self
 
     @untraced

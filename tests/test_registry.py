@@ -17,6 +17,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from distill_core import Registry, Variant, WeightsPin, catalog, device, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
@@ -406,6 +407,18 @@ def test_a_factory_that_fails_is_named_with_its_cause_and_tried_again(good: Regi
     assert isinstance(caught.value.__cause__, RuntimeError)
     monkeypatch.setattr(toy, "load", real)
     assert good.get("toy", device="cpu")
+
+
+def test_an_accelerator_without_room_is_no_broken_plugin(good: Registry, monkeypatch) -> None:
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 34.00 MiB")
+
+    monkeypatch.setattr(toy, "load", fail)
+    monkeypatch.setattr(device, "_present", lambda kind: kind in ("mps", "cpu"))
+    monkeypatch.setattr(device, "why_unusable", lambda _: None)
+    with pytest.raises(errors.DeviceError, match="not enough memory on mps for the vocoder 'toy'.*34.00 MiB") as caught:
+        good.get("toy")
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
 
 
 def test_a_factory_must_return_a_vocoder(good: Registry, monkeypatch) -> None:

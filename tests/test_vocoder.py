@@ -9,6 +9,7 @@ import logging
 import pickle
 import signal
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ import tqdm.std
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core import MelSpec, ModuleVocoder, VocoderBase, errors
+from distill_core import MelSpec, ModuleVocoder, VocoderBase, device, errors
 from distill_core.audio import write_audio
 from distill_core.resample import resample
 from distill_core.turns import Turn
@@ -468,16 +469,17 @@ def test_a_run_within_a_run_is_refused() -> None:
 class Accelerated(ToyVocoder):
     """Pretends to be on an accelerator with room for `room` frames at once; the CPU takes any number."""
 
-    def __init__(self, room: int, **arguments) -> None:
+    def __init__(self, room: int, error: Exception | None = None, **arguments) -> None:
         super().__init__(**arguments)
         self.room = room
+        self.error = error or torch.OutOfMemoryError("planted")
         self.moves: list[str] = []
         self._device = torch.device("cuda", 0)
 
     def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
         if self._device.type == "cuda":
             if mel.shape[0] * mel.shape[2] > self.room:
-                raise torch.OutOfMemoryError("planted")
+                raise type(self.error)(*self.error.args)
             home, self._device = self._device, torch.device("cpu")
             try:
                 return super()._compute(mel, context)
@@ -513,6 +515,45 @@ def test_out_of_memory_for_one_frame_falls_back_to_the_cpu_and_comes_back(caplog
     assert vocoder.moves == ["cpu", "cuda"]
     assert vocoder.device == torch.device("cuda", 0)
     assert "goes on on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.10 GB, other allocations: 3.22 MB)"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "c10/cuda/CUDACachingAllocator.cpp":995'),  # Jetson
+        NotImplementedError("Output channels > 65536 not supported at the MPS device. "),
+    ],
+)
+def test_out_of_memory_has_many_names(error: Exception) -> None:
+    mel = toy.mel(3, 64)
+    vocoder = Accelerated(40, error)
+    assert_same(vocoder.mel_to_waveform(mel), direct(mel))
+    assert vocoder.moves == []
+
+
+def test_another_error_of_an_accelerator_is_not_taken_for_it() -> None:
+    vocoder = Accelerated(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        vocoder.mel_to_waveform(toy.mel())
+    assert vocoder.moves == []
+
+
+def test_what_a_run_held_that_found_no_memory_is_let_go_before_the_next_one(monkeypatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+
+    class Holding(Accelerated):
+        def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+            layers = torch.zeros(1)
+            held.append(weakref.ref(layers))
+            return super()._compute(mel, context)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(held[-1]() is not None))
+    Holding(2 * HALO + 9).mel_to_waveform(toy.mel(1, 64))
+    assert alive and not any(alive)
 
 
 def test_other_errors_on_the_cpu_fallback_still_bring_the_vocoder_home() -> None:
@@ -582,6 +623,25 @@ def test_moving_to_a_device_that_is_not_there_changes_nothing() -> None:
         vocoder.to("cuda:99")
     assert vocoder.device == torch.device("cpu")
     assert vocoder.to("cpu") is vocoder
+
+
+def test_what_has_no_room_on_a_device_stays_whole_where_it_was(monkeypatch) -> None:
+    monkeypatch.setattr(device, "_present", lambda kind: kind in ("mps", "cpu"))
+    monkeypatch.setattr(device, "why_unusable", lambda _: None)
+    vocoder = ToyVocoder()
+    moved = []
+
+    def move(where: torch.device) -> None:
+        moved.append(where.type)
+        if where.type == "mps":
+            raise RuntimeError("MPS backend out of memory")
+
+    monkeypatch.setattr(vocoder, "_move", move)
+    with pytest.raises(errors.DeviceError, match=r"not enough memory on mps for ToyVocoder.*out of memory") as caught:
+        vocoder.to("mps")
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert moved == ["mps", "cpu"]
+    assert vocoder.device == vocoder._home == torch.device("cpu")
 
 
 def test_bf16_runs_and_is_close() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_core.device import is_out_of_memory
 from distill_core.engines.channels_last import EngineUnavailable
 
 from .._vendor.bigvgan import BigVGAN
@@ -97,8 +98,8 @@ class CudaEngine:
             return self._generator(mel)
         try:
             return self._replays(mel)
-        except torch.OutOfMemoryError:
-            if not len(self._replays):
+        except RuntimeError as error:
+            if not len(self._replays) or not is_out_of_memory(error):
                 raise
         self._replays.clear()  # graphs hold memory that this chunk may need
         return self._generator(mel)
