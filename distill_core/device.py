@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .errors import DeviceError, PrecisionError
@@ -123,7 +124,8 @@ def empty_caches() -> None:
     """Give back the memory that torch keeps on accelerators for later, as far as it has used any."""
     import torch
 
-    torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # of the allocator, while another thread captures a CUDA graph
+        torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
 

@@ -55,3 +55,11 @@ def test_the_trial_does_not_depend_on_the_callers_default_dtype(monkeypatch) -> 
     finally:
         torch.set_default_dtype(torch.float32)
     assert [each.dtype for each in made] == [torch.float32]
+
+
+def test_an_allocator_that_refuses_to_empty_its_cache_is_left_alone(monkeypatch) -> None:
+    def refuse() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    device.empty_caches()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
-from distill_bigvgan.engines import cuda
+from distill_bigvgan.engines import cuda, cuda_graphs
 from distill_bigvgan.engines.cuda import CudaEngine
 from distill_bigvgan.engines.cuda_graphs import ReplayCache
 from distill_bigvgan.engines.gpu_generator import RowsGenerator, bytes_per_frame
@@ -324,15 +327,151 @@ def test_graphs_are_bounded_and_the_one_used_longest_ago_goes() -> None:
     cache = ReplayCache(double, recorder=recorder, most_graphs=2)
     for frames in (1, 1, 2, 2, 1, 3, 3):
         cache(shaped(frames))
+    assert recorder.recorded == [(1, 3, 1), (1, 3, 2)]
+    for _ in range(14):
+        cache(shaped(3))
+    assert recorder.recorded == [(1, 3, 1), (1, 3, 2), (1, 3, 3)]
     assert len(cache) == 2
     recorder.replayed.clear()
     for frames in (1, 3, 2):
         cache(shaped(frames))
-    assert recorder.replayed[:2] == [(1, 3, 1), (1, 3, 3)]
+    assert recorder.replayed == [(1, 3, 1), (1, 3, 3)]
     for frames in range(1000):
         cache(shaped(frames + 1))
     assert len(cache) <= 2
     assert len(cache._met) <= 64
+
+
+@pytest.mark.parametrize("lengths", [[*range(9)] * 40, [7 * n % 101 for n in range(400)]])
+def test_lengths_that_come_and_go_are_not_recorded_over_and_over(lengths: list[int]) -> None:
+    recorder = Recorder()
+    cache = ReplayCache(double, recorder=recorder)
+    for frames in lengths:
+        assert torch.equal(cache(shaped(frames + 1)), double(shaped(frames + 1)))
+    assert len(recorder.recorded) <= 8 + len(lengths) / 16
+
+
+def test_what_overflows_says_nothing_of_graphs() -> None:
+    recorder = Recorder()
+    cache = ReplayCache(double, recorder=recorder)
+    loud = torch.full((1, 3, 5), torch.inf)
+    for _ in range(3):
+        assert not bool(cache(loud).isfinite().any())
+    assert recorder.recorded == [] and cache.trouble is None
+    cache(shaped(5))
+    assert recorder.recorded == [(1, 3, 5)] and len(cache) == 1
+
+
+class Card:
+    """What torch does with streams and graphs, as far as it needs a card; torch.cuda.graph is torch's own."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.current: object = Card.Stream()
+        self.pools = itertools.count()
+        self.used: list[object] = []  # the pools of graphs, and the streams that read an input
+        card = self
+
+        class Graph:
+            def capture_begin(self, pool: int, **_: object) -> None:
+                card.used.append(pool)
+
+            def capture_end(self) -> None:
+                if sys.exc_info()[0] is not None:
+                    raise RuntimeError("operation failed due to a previous error during capture")
+
+            def replay(self) -> None:
+                pass
+
+        made = {
+            "current_stream": lambda: card.current,
+            "stream": lambda stream: Card.Within(card, stream),
+            "Stream": Card.Stream,
+            "Event": lambda: SimpleNamespace(record=lambda stream: None),
+            "device": lambda device: contextlib.nullcontext(),
+            "graph_pool_handle": lambda: next(card.pools),
+            "CUDAGraph": Graph,
+            "synchronize": lambda: None,
+            "empty_cache": lambda: None,
+        }
+        for name, value in made.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: card.used.append(stream))
+
+    class Stream:
+        def wait_stream(self, stream: object) -> None: ...
+
+        def wait_event(self, event: object) -> None: ...
+
+    class Within:
+        def __init__(self, card: Card, stream: object) -> None:
+            self.card, self.stream = card, stream
+
+        def __enter__(self) -> None:
+            self.before, self.card.current = self.card.current, self.stream
+
+        def __exit__(self, *_: object) -> None:
+            self.card.current = self.before
+
+
+def test_a_capture_that_fails_leaves_the_caller_on_his_stream(monkeypatch) -> None:
+    """torch leaves him on the capture's: what he does next would not wait for the waveform he was given."""
+    card = Card(monkeypatch)
+    mine, runs = card.current, itertools.count(1)
+
+    def fails(mel: Tensor) -> Tensor:
+        if card.current is not mine and next(runs) == 2:  # after the warm-up
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return double(mel)
+
+    cache = ReplayCache(fails)
+    for _ in range(3):
+        assert torch.equal(cache(shaped(5)), double(shaped(5)))
+        assert card.current is mine
+    assert cache.trouble is not None
+
+
+def test_one_graph_is_captured_at_a_time_whichever_vocoder_it_is_for(monkeypatch) -> None:
+    card = Card(monkeypatch)
+    mine, free = card.current, []
+
+    def asks(mel: Tensor) -> Tensor:
+        if card.current is not mine:
+            with ThreadPoolExecutor(1) as other:
+                free.append(other.submit(cuda_graphs._capturing.acquire, blocking=False).result())
+        return double(mel)
+
+    cache = ReplayCache(asks)
+    for _ in range(2):
+        cache(shaped(5))
+    assert cache.trouble is None
+    assert free == [False, False]  # to warm up, and to capture
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(cuda_graphs._capturing.acquire, blocking=False).result()
+        other.submit(cuda_graphs._capturing.release).result()
+
+
+def test_a_pool_is_not_taken_again_when_its_last_graph_is_gone(monkeypatch) -> None:
+    """torch's allocator then fails with an internal assertion."""
+    card = Card(monkeypatch)
+    cache = ReplayCache(double)
+    for frames in (5, 5, 6, 6):
+        cache(shaped(frames))
+    cache.clear()
+    for _ in range(2):
+        cache(shaped(7))
+    assert cache.trouble is None
+    assert [each for each in card.used if isinstance(each, int)] == [0, 0, 1]
+
+
+def test_a_graphs_input_is_known_to_be_read_by_the_stream_that_replays_it(monkeypatch) -> None:
+    card = Card(monkeypatch)
+    cache = ReplayCache(double)
+    for _ in range(2):
+        cache(shaped(5))
+    other = card.current = Card.Stream()
+    cache(shaped(5))
+    assert card.used[-1] is other
 
 
 def test_long_runs_are_not_recorded() -> None:

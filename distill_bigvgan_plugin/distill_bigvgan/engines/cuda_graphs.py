@@ -2,15 +2,19 @@
 
 A function of one tensor is run as it is until a shape comes for the second time; then it is recorded, and the
 replay is held against the plain run before it is ever used. Whatever goes wrong on the way ends the recording
-for good, with a reason, and nothing else.
+for good, with a reason, and nothing else. Once there is no more room a shape has to come more often: a recording
+costs several runs, and empties torch's caches.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +26,13 @@ MOST_FRAMES = 512
 """Of all rows together, halo counted: what is longer keeps the GPU busy while the next launches are made."""
 
 _MOST_SHAPES = 64
+_WORTH_A_PLACE = 16
+"""So often a shape comes before another one's graph goes for it: lengths that come and go are not worth recording."""
+
 _TOLERANCE = 1e-3
+
+_capturing = threading.RLock()
+"""Held while a graph is captured: torch allows one capture at a time in a process, and vocoders have a turn each."""
 
 Function = Callable[[Tensor], Tensor]
 
@@ -56,7 +66,7 @@ class ReplayCache:
         self._most_graphs = most_graphs
         self._most_frames = most_frames
         self._graphs: OrderedDict[tuple[int, ...], Function] = OrderedDict()
-        self._met: OrderedDict[tuple[int, ...], None] = OrderedDict()
+        self._met: OrderedDict[tuple[int, ...], int] = OrderedDict()  # how often, without a graph
         self.trouble: str | None = None
 
     def __len__(self) -> int:
@@ -70,12 +80,12 @@ class ReplayCache:
             self._graphs.move_to_end(shape)
             return graph(mel)
         wave = self._function(mel)
-        if shape in self._met:
+        self._met[shape] = self._met.get(shape, 0) + 1
+        self._met.move_to_end(shape)
+        if len(self._met) > _MOST_SHAPES:
+            self._met.popitem(last=False)
+        if self._met[shape] >= (2 if len(self._graphs) < self._most_graphs else _WORTH_A_PLACE):
             self._record(mel, wave)
-        else:
-            self._met[shape] = None
-            if len(self._met) > _MOST_SHAPES:
-                self._met.popitem(last=False)
         return wave
 
     def clear(self) -> None:
@@ -84,13 +94,17 @@ class ReplayCache:
         self._met.clear()
 
     def _record(self, mel: Tensor, wave: Tensor) -> None:
+        size = float(wave.norm())
+        if not math.isfinite(size):  # it went beyond the range of fp16, and no replay could be held against it
+            return
         shape = tuple(mel.shape)
+        del self._met[shape]
         while len(self._graphs) >= self._most_graphs:
             self._graphs.popitem(last=False)
         try:
             graph = self._recorder(self._function, mel)
             again = graph(mel)
-            error = float((again - wave).norm() / wave.norm().clamp(min=1e-12))
+            error = float((again - wave).norm()) / max(size, 1e-12)
         except Exception as failure:  # capture has many ways to fail; the plain run above is right in any case
             self._give_up(f"recording failed with {type(failure).__name__}: {' '.join(str(failure).split())[:200]}")
             return
@@ -113,11 +127,13 @@ class CudaRecorder:
     """
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._done = torch.cuda.Event()
 
     def __call__(self, function: Function, example: Tensor) -> Function:
-        with torch.cuda.device(example.device):
+        # torch leaves a thread on the stream of a capture that failed; the outer context brings it back.
+        with _capturing, torch.cuda.device(example.device), torch.cuda.stream(torch.cuda.current_stream()):
             return self._record(function, example)
 
     def _record(self, function: Function, example: Tensor) -> Function:
@@ -127,15 +143,19 @@ class CudaRecorder:
         with torch.cuda.stream(stream):
             function(static_in)  # workspaces and handles that belong to the stream are made here, not in the graph
         torch.cuda.current_stream().wait_stream(stream)
+        if not self._graphs:  # torch takes no pool again whose last graph is gone
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # "thread_local": what other threads of the program do with the device meanwhile is their affair.
         with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
             static_out = function(static_in)
+        self._graphs.add(graph)
 
         def replay(mel: Tensor) -> Tensor:
             with torch.cuda.device(static_in.device):
                 current = torch.cuda.current_stream()
                 current.wait_event(self._done)
+                static_in.record_stream(current)  # its memory is not given away before, should the graph be dropped
                 static_in.copy_(mel)
                 graph.replay()
                 wave = static_out.clone()
