@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -60,6 +60,7 @@ class _Worker:
         self.process = context.Process(target=_work, args=(threads, theirs), name=f"vocode-{number}", daemon=True)
         self.tasks: deque[_Task] = deque()
         self.told = self.ready = False
+        self.card = 0  # of the CUDA devices, where they are used
         with _no_interrupts():
             self.process.start()
         theirs.close()
@@ -92,7 +93,8 @@ class LocalEngine:
     Args:
         job: what to do. By default each worker computes on one thread: many threads on one file gain less than as
             many files side by side, and the results then do not depend on how many workers there are.
-        workers: how many processes; None for as many as cores and memory are good for, or one for each CUDA device.
+        workers: how many processes; None for as many as cores and memory are good for, or one for each CUDA device
+            that the job may use.
         unfinished: of a batch whose worker died, which items still have to be done; by default all whose outcome
             was not told. With a record, those that it does not tell of.
     """
@@ -171,11 +173,18 @@ class LocalEngine:
                 worker.load(self._placed(worker))
 
     def _placed(self, worker: _Worker) -> VocodeJob:
-        """The job as one worker is to do it."""
-        devices = self.about.get("devices", 0)
-        if devices > 1 and self.job.device in ("auto", "cuda"):
-            return replace(self.job, device=f"cuda:{worker.number % devices}")
-        return self.job
+        """The job as one worker is to do it: on the CUDA device that has the fewest, where there are several."""
+        if not self.about or self._devices == 1:
+            return self.job
+        taken = Counter(each.card for each in self._workers if each.told)
+        worker.card = min(range(self._devices), key=lambda card: taken[card])
+        return replace(self.job, device=f"cuda:{worker.card}")
+
+    @property
+    def _devices(self) -> int:
+        """Of an accelerator, over how many workers are spread: the one that the job names, or all there are."""
+        devices: int = self.about["devices"]
+        return devices if self.job.device in ("auto", "cuda") else 1
 
     def _expected(self) -> int:
         """How many workers there will be, as far as can be told before the first has loaded."""
@@ -189,7 +198,7 @@ class LocalEngine:
         if self.count is None:
             on_cpu = self.about["device"] == "cpu"
             threads = self.job.threads or 1
-            self.count = default_workers(self.about["parameters"], threads) if on_cpu else self.about["devices"]
+            self.count = default_workers(self.about["parameters"], threads) if on_cpu else self._devices
         return max(1, self.count)
 
     def _hand_out(self, source: Iterator[Batch]) -> None:

@@ -210,6 +210,34 @@ def test_nothing_waits_behind_a_long_file(corpus: Path, tmp_path: Path) -> None:
     assert given == {"one": [long], "two": short[:4]}
 
 
+class Told:
+    """A worker that is told what to do, and does nothing."""
+
+    def __init__(self) -> None:
+        self.told, self.card = False, 0
+
+    def load(self, job: VocodeJob) -> None:
+        self.told, self.device = True, job.device
+
+
+@pytest.mark.parametrize(("asked", "cards"), [("cuda", ["cuda", "cuda:1", "cuda:2"]), ("cuda:1", ["cuda:1"])])
+def test_there_is_a_worker_for_each_card_that_the_job_may_use(asked: str, cards: list[str]) -> None:
+    engine = LocalEngine(VocodeJob("toy", device=asked))
+
+    def join() -> Told:
+        worker = Told()
+        engine._workers.append(worker)
+        worker.load(engine._placed(worker))
+        return worker
+
+    first = join()
+    engine.about = {"device": "cuda", "devices": 3, "parameters": 1}
+    joined = [first, *(join() for _ in range(engine._wanted() - 1))]
+    assert [worker.device for worker in joined] == cards
+    engine._workers.remove(joined[-1])  # it died, and one takes its place
+    assert join().device == cards[-1]
+
+
 def test_no_more_workers_are_begun_than_there_are_batches(installed: None, corpus: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     job = VocodeJob("toy-installed", folder=out)
