@@ -64,10 +64,15 @@ import torch
 seconds = time.perf_counter() - started
 from distill_core.device import KINDS, why_unusable
 devices = {kind: why_unusable(torch.device(kind)) for kind in KINDS}
-cards = range(torch.cuda.device_count()) if not devices["cuda"] else ()
-names = {"cuda": [torch.cuda.get_device_name(card) for card in cards]}
+def name(card):
+    try:
+        return torch.cuda.get_device_name(card)
+    except Exception:  # its driver may be what does not work
+        return f"cuda:{card}"
+names = {"cuda": [name(card) for card in range(torch.cuda.device_count())]}
 print(json.dumps({"version": torch.__version__, "file": torch.__file__, "seconds": round(seconds, 2),
-    "threads": torch.get_num_threads(), "built_for_cuda": torch.version.cuda, "devices": devices, "names": names}))
+    "threads": torch.get_num_threads(), "built_for_cuda": torch.version.cuda, "built_for_rocm": torch.version.hip,
+    "devices": devices, "names": names}))
 """
 
 
@@ -243,9 +248,11 @@ def _report(found: Diagnosis) -> Iterator[str]:
         yield f"torch         cannot be imported: {first}"
         yield from (f"  | {line}" for line in rest)
     else:
-        cuda = f", built for CUDA {torch['built_for_cuda']}" if torch["built_for_cuda"] else ", built without CUDA"
+        built = "without CUDA"
+        for kind, version in (("CUDA", torch["built_for_cuda"]), ("ROCm", torch["built_for_rocm"])):
+            built = f"for {kind} {version}" if version else built
         took = f"{torch['threads']} threads, import takes {torch['seconds']:.1f} s"
-        yield f"torch         {torch['version']}{cuda}, {took}"
+        yield f"torch         {torch['version']}, built {built}, {took}"
         for kind, reason in torch["devices"].items():
             names = ", ".join(torch["names"].get(kind, ()))
             works = f"works ({names})" if names else "works"

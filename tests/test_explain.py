@@ -8,6 +8,7 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 
 from distill_core import Registry, Variant, WeightsPin, doctor, errors, hookimpl
 from distill_core.cli import main
@@ -286,6 +287,30 @@ def test_the_doctor_numbers_what_is_wrong(hifigan_only, capsys) -> None:
         "python", "core", "packages", "torch", "environment", "cache", "vocoders", "problems"
     }  # fmt: skip
     assert found["packages"]["pluggy"]
+
+
+def test_the_doctor_names_a_card_that_is_there_and_does_not_work(monkeypatch, capsys) -> None:
+    """As one that is newer than the torch, or a driver that is older."""
+    ones = torch.ones
+
+    def fail(*_: object) -> str:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda card: fail() if card else "NVIDIA GeForce RTX 5090")
+    monkeypatch.setattr(
+        torch, "ones", lambda *size, **how: fail() if how["device"].type == "cuda" else ones(*size, **how)
+    )
+    monkeypatch.setattr(torch.version, "hip", "6.2", raising=False)
+    exec(doctor._TORCH_PROBE, {})
+    found = json.loads(capsys.readouterr().out)
+    assert found["names"] == {"cuda": ["NVIDIA GeForce RTX 5090", "cuda:1"]}
+    packages = dict.fromkeys(doctor.PACKAGES, "1.0")
+    (problem,) = doctor._problems(packages, found)
+    assert "The device cuda is there but does not work: RuntimeError: CUDA error: no kernel image" in problem
+    monkeypatch.setattr(doctor, "_torch", lambda: found)
+    assert "built for ROCm 6.2" in str(diagnose(registry_of()))
 
 
 def test_the_doctor_survives_whatever_it_finds(monkeypatch) -> None:
