@@ -31,6 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_core.device import empty_caches, is_out_of_memory
+
 from . import gpu_bandwidth
 
 MODELS = {"24 kHz": "bigvgan_v2_24khz_100band_256x", "44.1 kHz": "bigvgan_v2_44khz_128band_512x"}
@@ -84,19 +86,19 @@ def main(arguments: list[str] | None = None) -> int:
         return NO_GPU
     if args.tiny:
         args.frames, args.batch, args.repeat = [4, 9], [1, 2], min(args.repeat, 2)
-    print(heading(device), flush=True)
-    results = []
-    for name, configuration in MODELS.items():
-        subject = random_subject(name, configuration, device, tiny=args.tiny)
-        rows = list(measure_all(subject, args))
-        results += rows
-        print(table(name, rows, args), flush=True)
-    bandwidth = gpu_bandwidth.measure(device, frames=4 if args.tiny else 2048, tiny=args.tiny)
-    print(gpu_bandwidth.table(bandwidth), flush=True)
-    if args.json:
-        args.json.write_text(
-            json.dumps({"machine": heading(device), "ways": results, "bandwidth": bandwidth}, indent=2)
-        )
+    figures: dict[str, Any] = {"machine": heading(device), "ways": [], "bandwidth": None}
+    print(figures["machine"], flush=True)
+    try:
+        for name, configuration in MODELS.items():
+            subject = random_subject(name, configuration, device, tiny=args.tiny)
+            rows = list(measure_all(subject, args))
+            figures["ways"] += rows
+            print(table(name, rows, args), flush=True)
+        figures["bandwidth"] = gpu_bandwidth.measure(device, frames=4 if args.tiny else 2048, tiny=args.tiny)
+        print(gpu_bandwidth.table(figures["bandwidth"]), flush=True)
+    finally:  # also what was measured before a card gave up, or somebody had seen enough
+        if args.json:
+            args.json.write_text(json.dumps(figures, indent=2))
     return 0
 
 
@@ -230,7 +232,7 @@ def measure_all(subject: Subject, args: argparse.Namespace) -> Iterator[dict[str
             row["reason"] = str(error)
         except Exception as error:  # a peer that fails is a line of the table, not the end of it
             row["reason"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-        clean_up(subject.device)
+        clean_up()
         yield row
 
 
@@ -267,8 +269,10 @@ def cell(subject: Subject, run: Run, batch: int, frames: int, args: argparse.Nam
             run(mel)
             synchronise(subject.device)
             seconds.append(time.perf_counter() - started)
-    except torch.OutOfMemoryError:
-        clean_up(subject.device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        clean_up()
         return "out of memory"
     median = statistics.median(seconds)
     return {
@@ -295,14 +299,13 @@ def peak(device: torch.device) -> float:
     return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else float("nan")
 
 
-def clean_up(device: torch.device) -> None:
+def clean_up() -> None:
     from distill_core import registry
 
     registry.unload()
     torch.compiler.reset()
     gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    empty_caches()
 
 
 def table(model: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> str:

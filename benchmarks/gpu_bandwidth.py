@@ -22,16 +22,22 @@ _SETS = 4
 
 
 def measure(device: torch.device, *, frames: int, tiny: bool) -> dict[str, Any]:
-    """Bytes per second of a copy, and of the kernel at every width of the 44.1 kHz model for `frames` frames."""
-    ops: Ops
-    if device.type == "cuda":
-        try:
-            from distill_bigvgan.engines.triton_activation import TritonOps
-        except ImportError as error:
-            return {"reason": f"Triton cannot be imported: {error}"}
-        ops = TritonOps()
-    else:
-        ops = TorchOps()
+    """Bytes per second of a copy, and of the kernel at every width of the 44.1 kHz model for `frames` frames.
+
+    Where they cannot be measured, the reason: this comes last, and what was measured before is not lost for it.
+    """
+    if device.type != "cuda":
+        return _measured(TorchOps(), device, frames, tiny)
+    try:
+        from distill_bigvgan.engines.triton_activation import TritonOps
+
+        with torch.cuda.device(device):  # events and streams are the current device's, whatever the tensors' is
+            return _measured(TritonOps(), device, frames, tiny)
+    except Exception as error:  # no Triton, no compiler for its launcher, no memory
+        return {"reason": f"The kernel could not be measured: {type(error).__name__}: {' '.join(str(error).split())}"}
+
+
+def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
     repeat = 2 if tiny else _REPEAT
     copy = _copy(2**12 if tiny else 2**28, device, repeat)
     rows = []

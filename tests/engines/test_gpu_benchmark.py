@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, gpu_bandwidth
+from distill_bigvgan.engines.gpu_ops import TorchOps
 from distill_core.engines import selection
 
 WAYS = ["nvidia", "nvidia-fp16", "nvidia-fused", "ours-fp32", "ours-fp16", "ours-bf16"]
@@ -60,3 +64,36 @@ def test_what_runs_out_of_memory_is_a_cell_of_the_table() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     assert gpu.shown(gpu.cell(subject, run, 1, 4, None)) == "out of memory"
+
+
+def test_what_was_measured_before_a_card_gave_up_is_written(tmp_path, monkeypatch) -> None:
+    rows = [{"model": "24 kHz", "way": "ours-fp32", "label": "distill-bigvgan, fp32", "cells": {}, "error": 1e-6}]
+
+    def measured(subject, args):
+        if subject.name != "24 kHz":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return rows
+
+    monkeypatch.setattr(gpu, "measure_all", measured)
+    figures = tmp_path / "figures.json"
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        gpu.main(["--device", "cpu", "--tiny", "--json", str(figures)])
+    assert json.loads(figures.read_text())["ways"] == rows
+
+
+def test_the_bandwidth_is_measured_on_its_card_or_there_is_a_reason(monkeypatch) -> None:
+    current = []
+
+    def entered(device):
+        current.append(device)
+        return contextlib.nullcontext()
+
+    def fails(*_):
+        raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(torch.cuda, "device", entered)
+    monkeypatch.setattr(gpu_bandwidth, "_measured", fails)
+    monkeypatch.setitem(sys.modules, "distill_bigvgan.engines.triton_activation", SimpleNamespace(TritonOps=TorchOps))
+    figures = gpu_bandwidth.measure(torch.device("cuda:1"), frames=4, tiny=True)
+    assert "RuntimeError: Failed to find C compiler." in gpu_bandwidth.table(figures)
+    assert current == [torch.device("cuda:1")]
