@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -180,6 +181,22 @@ def test_a_kernel_that_fails_is_a_reason_in_one_line() -> None:
     with pytest.raises(EngineUnavailable, match="no kernel image is available") as caught:
         CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=Faulty("raises"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable."),
+        subprocess.CalledProcessError(1, ["/usr/bin/gcc", "/tmp/tmp1/cuda_utils.c", "-O3"]),
+    ],
+)
+def test_where_triton_cannot_build_its_launcher_the_reason_says_what_to_install(error: Exception, monkeypatch) -> None:
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(TorchOps, "activate", fail)
+    with pytest.raises(EngineUnavailable, match=r"install gcc and Python's headers \(python3-dev\)"):
+        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
 
 
 def test_a_wrong_convolution_is_found_out(monkeypatch) -> None:

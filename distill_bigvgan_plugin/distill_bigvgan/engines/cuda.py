@@ -7,6 +7,7 @@ vendored module computes; everything else is `EngineUnavailable`, with the reaso
 from __future__ import annotations
 
 import logging
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -81,7 +82,7 @@ class CudaEngine:
         except EngineUnavailable:
             raise
         except Exception as error:  # a compiler, a driver, a library: whatever it is, the eager engine is there
-            raise EngineUnavailable(f"it failed in {precision}: {_line(error)}") from error
+            raise EngineUnavailable(f"it failed in {precision}: {_line(error)}{_advice(error)}") from error
         self.precision = precision
         self._generator = generator
         self._replays = ReplayCache(generator) if self._device.type == "cuda" else None
@@ -202,6 +203,13 @@ def tf32_convolutions() -> bool:
 
 def _dotted(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))
+
+
+def _advice(error: BaseException) -> str:
+    """What to install, where Triton could not build its launcher: what the compiler says went to stderr."""
+    if isinstance(error, subprocess.CalledProcessError) or "C compiler" in str(error):
+        return "; Triton builds its launcher once with a C compiler: install gcc and Python's headers (python3-dev)"
+    return ""
 
 
 def _line(error: BaseException) -> str:
