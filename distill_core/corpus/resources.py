@@ -14,6 +14,10 @@ That makes BigVGAN's 122 million parameters the 2.3 GB of docs/performance.md; H
 """
 
 
+_DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-gpu", "/dev/kfd", "/dev/dxg")
+"""Of NVIDIA, Jetson, ROCm and WSL. Not /dev/nvidia0: a container may have been given another card, and that alone."""
+
+
 def cores() -> int:
     """Processors that this process may use: its affinity, and what a container's quota is worth."""
     try:
@@ -43,7 +47,7 @@ def memory() -> float:
 
 def accelerator_seen() -> bool:
     """Whether the machine looks like one with a GPU that torch can use. Imports no torch, which knows better."""
-    return sys.platform == "darwin" or any(os.path.exists(name) for name in ("/dev/nvidia0", "/dev/kfd", "/dev/dxg"))
+    return sys.platform == "darwin" or any(os.path.exists(name) for name in _DRIVERS)
 
 
 def default_workers(parameters: int | None, threads: int = 1) -> int:

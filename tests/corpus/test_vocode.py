@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from distill_core.cli import main
-from distill_core.corpus import local
+from distill_core.corpus import local, resources
 from distill_core.corpus.batches import Batch
 from distill_core.corpus.job import Outcome, VocodeJob
 from distill_core.corpus.local import LocalEngine
@@ -236,6 +236,16 @@ def test_there_is_a_worker_for_each_card_that_the_job_may_use(asked: str, cards:
     assert [worker.device for worker in joined] == cards
     engine._workers.remove(joined[-1])  # it died, and one takes its place
     assert join().device == cards[-1]
+
+
+@pytest.mark.parametrize(
+    ("there", "seen"), [({"/dev/nvidiactl", "/dev/nvidia5"}, True), ({"/dev/kfd"}, True), ({"/dev/null"}, False)]
+)
+def test_a_card_is_seen_whatever_its_number(there: set[str], seen: bool, monkeypatch) -> None:
+    """In a container that was given the sixth, a worker for each core would come up, and wait."""
+    monkeypatch.setattr(resources.os.path, "exists", there.__contains__)
+    monkeypatch.setattr(resources.sys, "platform", "linux")
+    assert resources.accelerator_seen() == seen
 
 
 def test_no_more_workers_are_begun_than_there_are_batches(installed: None, corpus: Path, tmp_path: Path) -> None:
