@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from .card import Variant
 from .checks import check_returned, checked_chunk_frames
-from .device import check_precision, parsed
+from .device import check_precision, is_out_of_memory, parsed
 from .engines.channels_last import EngineUnavailable
 from .engines.selection import (
     CHANNELS_LAST,
@@ -178,6 +178,13 @@ class ModuleVocoder(VocoderBase):
             engine = self._accelerated
             self.chunk_frames = self._eager_chunk() if engine is None else engine.chunk_frames
 
+    def _give_up_acceleration(self, failure: str) -> None:
+        """For what fails in a run and not in the trial on a short mel, such as a library that has no kernel for it."""
+        self._accelerated, self._passed_over = None, f"it failed in a run with {failure}"
+        log.warning("%s runs eagerly from now on, which is slower: %s", self, self._passed_over)
+        if self._default_chunk:
+            self.chunk_frames = self._eager_chunk()
+
     def _eager_chunk(self) -> int:
         """`default_chunk_frames`, or as many as a device's convolutions can take."""
         if self._home.type != "mps" or torch.backends.mps.is_macos_or_newer(15, 1):
@@ -266,13 +273,22 @@ class ModuleVocoder(VocoderBase):
                 left, right = self._context
                 inner = fast.run(mel, left, right)
                 return F.pad(inner, (left * self.hop_length, right * self.hop_length))
+        failure = None
         if self._accelerated is not None and mel.device == self._home:
-            return self._accelerated(mel)
+            try:
+                return self._accelerated(mel)
+            except RuntimeError as error:
+                if self._engine == CUDA or is_out_of_memory(error):
+                    raise
+                failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         # A call that fell back to the CPU for lack of memory may have no half precision there, and computes in fp32.
         missing = mel.device.type == "cpu" and self._why_not_on_cpu(self.precision, self._engine)
         half = None if missing else _AUTOCAST.get(self.precision)
         with torch.autocast(mel.device.type, dtype=half, enabled=half is not None):
-            return self._run_eagerly(mel).float()
+            wave = self._run_eagerly(mel).float()
+        if failure is not None:  # of the engine, and not of the device: there the eager one works
+            self._give_up_acceleration(failure)
+        return wave
 
     def _flow(self) -> Flow | None:
         if type(self)._vocode is not ModuleVocoder._vocode:  # it does something more, of which a flow knows nothing

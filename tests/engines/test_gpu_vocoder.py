@@ -86,6 +86,66 @@ def test_asked_for_by_name_it_runs_or_says_why_not(monkeypatch) -> None:
         pretending.pretend()
 
 
+class FailsOnLong(TorchOps):
+    """Passes the self-test, as a library may that has no kernel for long rows."""
+
+    error: Exception = RuntimeError("GET was unable to find an engine to execute this computation")
+
+    def activate(self, x, snake, **arguments):
+        if x.shape[1] > 20 * 256:
+            raise self.error
+        return super().activate(x, snake, **arguments)
+
+
+class PretendingHere(Pretending):
+    """So that its mels are on the device of the engine."""
+
+    def _cuda(self, precision: str):
+        return Engine(self.model, CPU, precision, ops=FailsOnLong())
+
+    def pretend(self):
+        super().pretend()
+        self._home, self._passed_over = CPU, "it is on CUDA"
+        return self
+
+
+def test_an_engine_that_fails_in_a_run_gives_way_to_the_eager_one(caplog) -> None:
+    pretending = vocoder(PretendingHere).pretend()
+    mel = gpu_models.mel(pretending.model, 1, 30)
+    eager = vocoder(BigVGANVocoder, engine="eager")
+    for frames in (5, 30):
+        assert pretending._accelerated is not None
+        with caplog.at_level(logging.WARNING):
+            got = pretending.mel_to_waveform(mel[:, :, :frames], check_format=False)
+        assert error(got, eager.mel_to_waveform(mel[:, :, :frames], check_format=False)) <= 1e-5
+    assert pretending._accelerated is None
+    assert "runs eagerly from now on" in caplog.text and "unable to find an engine" in caplog.text
+    assert any("unable to find an engine" in note for note in pretending.report().notes)
+    assert pretending.chunk_frames == pretending.default_chunk_frames
+
+
+def test_an_engine_does_not_give_way_where_the_eager_one_would_fail_as_well(monkeypatch) -> None:
+    """Nor where it was asked for by name, nor for lack of memory."""
+    pretending = vocoder(PretendingHere).pretend()
+    mel = gpu_models.mel(pretending.model, 1, 30)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with monkeypatch.context() as capturing:
+        capturing.setattr(pretending, "_run_eagerly", fails)
+        with pytest.raises(RuntimeError, match="capturing"):
+            pretending.mel_to_waveform(mel, check_format=False)
+    pretending._engine = "cuda"
+    with pytest.raises(RuntimeError, match="unable to find an engine"):
+        pretending.mel_to_waveform(mel, check_format=False)
+    pretending._engine = "auto"
+    monkeypatch.setattr(FailsOnLong, "error", RuntimeError("CUDA error: out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"), torch.inference_mode():
+        pretending._vocode(mel)
+    assert pretending._accelerated is not None
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_no_convolution_is_longer_than_an_old_mps_can_take(new: bool, monkeypatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_macos_or_newer", lambda *_: new, raising=False)
