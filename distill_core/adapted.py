@@ -144,6 +144,9 @@ class AdaptedVocoder(VocoderBase):
     def _flow(self) -> Flow | None:
         return self._inner._flow()
 
+    def _was_full(self) -> None:
+        self._inner._was_full()
+
     def _place(self, device: torch.device) -> None:
         self._inner._place(device)
         if self._adapter is not None:

@@ -178,6 +178,10 @@ class ModuleVocoder(VocoderBase):
             engine = self._accelerated
             self.chunk_frames = self._eager_chunk() if engine is None else engine.chunk_frames
 
+    def _was_full(self) -> None:
+        if self._default_chunk and self._accelerated is not None:  # since it was chosen, others have come to the card
+            self.chunk_frames = min(self.chunk_frames, self._accelerated.chunk_frames)
+
     def _give_up_acceleration(self, failure: str) -> None:
         """For what fails in a run and not in the trial on a short mel, such as a library that has no kernel for it."""
         self._accelerated, self._passed_over = None, f"it failed in a run with {failure}"

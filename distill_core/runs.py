@@ -39,8 +39,12 @@ class Run:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.on_cpu:
-            return
+        if self.on_cpu:
+            self._come_home()
+        if self.limit is not None:
+            self.vocoder._was_full()
+
+    def _come_home(self) -> None:
         vocoder = self.vocoder
         try:
             vocoder._place(self.home)

@@ -149,6 +149,10 @@ class VocoderBase(abc.ABC):
     model: Any
     """The torch module, if the back-end is one."""
 
+    def _was_full(self) -> None:
+        """A run found less memory on the accelerator than its chunk needs: who chose the chunk may choose it anew."""
+        return
+
     def _place(self, device: torch.device) -> None:
         self._move(device)
         self._device = device

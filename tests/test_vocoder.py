@@ -534,6 +534,17 @@ def test_out_of_memory_has_many_names(error: Exception) -> None:
     assert vocoder.moves == []
 
 
+def test_who_chose_the_chunk_hears_that_the_memory_was_full(monkeypatch) -> None:
+    heard = []
+    monkeypatch.setattr(Accelerated, "_was_full", lambda vocoder: heard.append(vocoder.device.type))
+    vocoder = Accelerated(room=40)
+    vocoder.mel_to_waveform(toy.mel(1, 30))
+    assert heard == []
+    vocoder.mel_to_waveform(toy.mel(1, 64))
+    Accelerated(room=0).mel_to_waveform(toy.mel(1, 2))  # which goes to the CPU, and is back then
+    assert heard == ["cuda", "cuda"]
+
+
 def test_another_error_of_an_accelerator_is_not_taken_for_it() -> None:
     vocoder = Accelerated(0, RuntimeError("CUDA error: an illegal memory access was encountered"))
     with pytest.raises(RuntimeError, match="illegal memory access"):

@@ -12,6 +12,7 @@ from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
 from distill_bigvgan.engines.cuda import CudaEngine
 from distill_bigvgan.engines.gpu_ops import TorchOps
 from distill_bigvgan.variants import VARIANTS
+from distill_core.adapted import AdaptedVocoder
 from distill_core.engines import selection
 from distill_core.engines.channels_last import EngineUnavailable
 from distill_core.errors import EngineError
@@ -62,6 +63,16 @@ def test_on_cuda_the_cuda_engine_runs_and_reports_what_it_measured(asked, runs, 
 
 def test_a_chunk_that_was_asked_for_stays() -> None:
     assert vocoder(chunk_frames=33).pretend().chunk_frames == 33
+
+
+def test_a_chunk_that_nobody_asked_for_follows_the_memory_that_others_take(monkeypatch) -> None:
+    chosen, asked = vocoder().pretend(), vocoder(chunk_frames=333).pretend()
+    for free, chunk in ((99, 99), (1000, 99)):
+        monkeypatch.setattr(Engine, "chunk_frames", free)
+        AdaptedVocoder.around(chosen, sample_rate=8000)._was_full()
+        assert chosen.chunk_frames == chunk
+    asked._was_full()
+    assert asked.chunk_frames == 333
 
 
 @pytest.mark.parametrize(("engine", "words"), [("auto", "Triton cannot be imported"), ("eager", "was asked for")])
