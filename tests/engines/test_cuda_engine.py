@@ -22,6 +22,7 @@ from distill_bigvgan.engines.cuda import CudaEngine
 from distill_bigvgan.engines.cuda_graphs import ReplayCache
 from distill_bigvgan.engines.gpu_generator import RowsGenerator, bytes_per_frame
 from distill_bigvgan.engines.gpu_ops import SnakeParameters, TorchOps
+from distill_core.device import empty_caches
 from distill_core.engines.channels_last import EngineUnavailable
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
@@ -548,6 +549,36 @@ def test_a_hundred_calls_do_not_grow(large) -> None:
         vocode(engine, gpu_models.mel(large, batch, frames).cuda())
         peaks.append(torch.cuda.memory_reserved())
     assert max(peaks[100:]) <= max(peaks[:100])
+
+
+@needs_gpu
+def test_graphs_come_and_go_on_this_gpu(large) -> None:
+    """Their pool is shared, runs empty, and is begun anew."""
+    generator = CudaEngine(large, torch.device("cuda:0"), "fp32")._generator
+    cache = ReplayCache(generator, most_graphs=2)
+    for frames in (20, 20, 21, 21, *[22] * 17, 20, 21, 22):
+        mel = gpu_models.mel(large, 1, frames).cuda()
+        assert error(vocode(cache, mel).cpu(), vocode(generator, mel).cpu()) <= 1e-4
+    assert len(cache) == 2
+    cache.clear()
+    for _ in range(3):
+        mel = gpu_models.mel(large, 1, 23).cuda()
+        assert error(vocode(cache, mel).cpu(), vocode(generator, mel).cpu()) <= 1e-4
+    assert len(cache) == 1 and cache.trouble is None
+
+
+@needs_gpu
+def test_a_capture_that_fails_on_this_gpu_leaves_the_thread_as_it_was() -> None:
+    def waits(mel: Tensor) -> Tensor:
+        return mel.sum(1) * float(mel.mean())  # for the device, which a capture may not
+
+    cache, mel, mine = ReplayCache(waits), shaped(5).cuda(), torch.cuda.current_stream()
+    for _ in range(3):
+        assert torch.equal(cache(mel), waits(mel))
+        assert torch.cuda.current_stream() == mine
+    assert cache.trouble is not None
+    empty_caches()
+    assert float(torch.ones(1 << 20, device="cuda").sum()) == 1 << 20
 
 
 @needs_gpu
