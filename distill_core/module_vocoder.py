@@ -185,6 +185,7 @@ class ModuleVocoder(VocoderBase):
     def _give_up_acceleration(self, failure: str) -> None:
         """For what fails in a run and not in the trial on a short mel, such as a library that has no kernel for it."""
         self._accelerated, self._passed_over = None, f"it failed in a run with {failure}"
+        self._precision = self._chosen_precision(self._home)  # "auto" was the engine's
         log.warning("%s runs eagerly from now on, which is slower: %s", self, self._passed_over)
         if self._default_chunk:
             self.chunk_frames = self._eager_chunk()

@@ -135,6 +135,13 @@ def test_an_engine_that_fails_in_a_run_gives_way_to_the_eager_one(caplog) -> Non
     assert pretending.chunk_frames == pretending.default_chunk_frames
 
 
+def test_the_precision_that_the_engine_chose_goes_with_it() -> None:
+    pretending = vocoder(PretendingHere, precision="auto").pretend()
+    assert pretending.precision == "fp16"
+    pretending.mel_to_waveform(gpu_models.mel(pretending.model, 1, 30), check_format=False)
+    assert pretending.precision != "fp16"
+
+
 def test_an_engine_does_not_give_way_where_the_eager_one_would_fail_as_well(monkeypatch) -> None:
     """Nor where it was asked for by name, nor for lack of memory."""
     pretending = vocoder(PretendingHere).pretend()
