@@ -11,9 +11,11 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -149,6 +151,8 @@ def _here() -> str:
 
 def alive(pid: int) -> bool:
     """Whether a process of this machine is there."""
+    if sys.platform == "win32":
+        return _alive_on_windows(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -156,6 +160,23 @@ def alive(pid: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def _alive_on_windows(pid: int) -> bool:
+    """`alive` where signal 0 is Ctrl-C, which would reach every process of the terminal."""
+    import _winapi
+
+    windows: Any = _winapi
+    try:
+        process = windows.OpenProcess(windows.SYNCHRONIZE, False, pid)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    try:
+        return bool(windows.WaitForSingleObject(process, 0) == windows.WAIT_TIMEOUT)
+    finally:
+        windows.CloseHandle(process)
 
 
 def read_bytes(location: str) -> bytes:

@@ -220,12 +220,11 @@ class LocalEngine:
 
     def _listen(self, emit: Emit, advance: Advance) -> None:
         """Wait for word from a worker, and take it in."""
-        pipes = {worker.pipe: worker for worker in self._workers}
-        for pipe in wait(list(pipes)):
-            assert isinstance(pipe, Connection)
+        pipes: dict[object, _Worker] = {worker.pipe: worker for worker in self._workers}  # each system has its class
+        for pipe in wait([worker.pipe for worker in self._workers]):
             worker = pipes[pipe]
             try:
-                kind, value = pipe.recv()
+                kind, value = worker.pipe.recv()
             except (EOFError, OSError):
                 self._buried(worker, emit)
                 continue
@@ -335,6 +334,7 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 def _work(threads: int | None, pipe: Connection) -> None:
     """A worker's life: load, then batches as they come, until the pipe is closed or the parent gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it inherits nothing of `_no_interrupts` on Windows
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     if threads is not None:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +262,47 @@ def test_no_more_workers_are_begun_than_there_are_batches(installed: None, corpu
         engine.run(batches, done.append, lambda seconds: None)
         assert sorted(each.item.output for each in done) == sorted(item.output for item in items[:count])
         assert engine._started == count
+
+
+def test_workers_are_heard_through_whatever_kind_of_pipe_the_system_has(
+    installed: None, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On Windows it is a sibling of Connection, and not one of its kind.
+    sibling = type("PipeConnection", Connection.__bases__, dict(vars(Connection)))
+
+    def pipe(self: object, duplex: bool = True) -> tuple[object, Connection]:
+        ours, theirs = multiprocessing.connection.Pipe(duplex)
+        with ours:
+            return sibling(os.dup(ours.fileno())), theirs
+
+    monkeypatch.setattr(multiprocessing.context.BaseContext, "Pipe", pipe)
+    out = str(tmp_path / "out")
+    item = next(iter(Plan((str(corpus),), out, keep_endings=True)))
+    done: list[Outcome] = []
+    LocalEngine(VocodeJob("toy-installed", folder=out), 1).run([Batch((item,), (0.5,))], done.append, lambda _: None)
+    assert [each.status for each in done] == ["done"]
+
+
+def test_workers_take_no_notice_of_an_interrupt_where_they_inherited_nothing(
+    installed: None, corpus: Path, tmp_path: Path
+) -> None:
+    out = str(tmp_path / "out")
+    items = list(Plan((str(corpus),), out, keep_endings=True))[:6]
+    engine = LocalEngine(VocodeJob("toy-slow", folder=out), 1)
+    done: list[Outcome] = []
+
+    def emit(outcome: Outcome) -> None:
+        done.append(outcome)
+        for worker in engine._workers:
+            os.kill(worker.process.pid, signal.SIGINT)
+
+    # In a thread, where the process that starts them cannot ignore it for them either, as on Windows.
+    batches = [Batch((item,), (0.5,)) for item in items]
+    thread = threading.Thread(target=engine.run, args=(batches, emit, lambda _: None))
+    thread.start()
+    thread.join()
+    assert [each.status for each in done] == ["done"] * 6
+    assert engine._started == 1
 
 
 # Processes that end before their time
