@@ -6,6 +6,7 @@ import math
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,7 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
     most = None if max_seconds is None else _checked_seconds(max_seconds, f"{path}: max_seconds")
     check_is_sound(path, str(path))
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with soundfile.SoundFile(for_libsndfile(path)) as file:
             rate, promised = file.samplerate, file.frames
             check_header(file, str(path))
             frames = -1 if most is None else max(1, round(min(most * rate, promised)))
@@ -121,7 +122,7 @@ def write_audio(
     samples = encodable(samples, file_format, subtype)
     try:
         with replacing(path) as temporary:
-            soundfile.write(os.fsencode(temporary), samples, sample_rate, format=file_format, subtype=subtype)
+            soundfile.write(for_libsndfile(temporary), samples, sample_rate, format=file_format, subtype=subtype)
     except soundfile.LibsndfileError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
     except OSError as error:
@@ -347,6 +348,14 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def for_libsndfile(path: str | os.PathLike[str]) -> str | bytes:
+    """A path as soundfile opens it, whatever is in the name.
+
+    As bytes, which need not be text and do not depend on the locale; but Windows takes bytes for its code page's.
+    """
+    return os.fspath(path) if sys.platform == "win32" else os.fsencode(path)
 
 
 def _soundfile() -> ModuleType:

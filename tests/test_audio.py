@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,14 @@ import pytest
 import torch
 
 from distill_core.audio import check_free, read_audio, write_audio
+from distill_core.corpus.batches import extent
+from distill_core.corpus.blocks import Sound
+from distill_core.corpus.plan import Item
+from distill_core.corpus.write import write
 from distill_core.errors import InvalidAudioError, InvalidMelError, OutputExistsError
 from distill_core.mel_files import read_mel
+
+soundfile = pytest.importorskip("soundfile")
 
 WAVE = torch.linspace(-0.5, 0.5, 400).reshape(1, 400)
 
@@ -200,6 +207,35 @@ def test_names_that_can_be_no_files(tmp_path: Path) -> None:
     assert read_audio(longest)[1] == 22050
     with pytest.raises(InvalidAudioError, match="cannot be read"):
         read_audio(tmp_path / f"{'x' * 300}.wav")
+
+
+def test_a_name_beyond_the_code_page_is_opened_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = soundfile._snd
+
+    class Windows:
+        """libsndfile as it is there: what is given as bytes is a name in the code page of the system."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def sf_open(self, name: bytes, mode: int, info: Any) -> Any:
+            return real.sf_open(name.decode("cp1252").encode(), mode, info)
+
+        def sf_wchar_open(self, name: str, mode: int, info: Any) -> Any:
+            return real.sf_open(name.encode(), mode, info)
+
+    path = tmp_path / "Grüße 音声.wav"
+    write_audio(path, WAVE, 22050)
+    monkeypatch.setattr(soundfile, "_snd", Windows())
+    monkeypatch.setattr(sys, "platform", "win32")
+    item = Item(str(path), str(tmp_path / "Übung.wav"))
+    assert extent(item, 0.01).seconds == 400 / 22050
+    with Sound(path, path.name) as sound:
+        assert sound.samples == 400
+    write(Path(item.output), [WAVE], 22050, 1, name=item.output)
+    assert read_audio(item.output)[0].shape == (1, 400)
+    write_audio(path.parent / "ß" / "é.flac", WAVE, 22050)
+    assert read_audio(path.parent / "ß" / "é.flac")[0].shape == (1, 400)
 
 
 @pytest.mark.parametrize("path", ["", b"x.wav", 3, None, "a\0.wav", io.BytesIO()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..audio import _soundfile, check_header, check_is_sound, check_length
+from ..audio import _soundfile, check_header, check_is_sound, check_length, for_libsndfile
 from ..errors import InvalidAudioError
 from ..resample import Resampler
 
@@ -41,7 +41,7 @@ class Sound:
         self.name = name
         check_is_sound(path, name)
         try:
-            self._file = soundfile.SoundFile(os.fsencode(path))
+            self._file = soundfile.SoundFile(for_libsndfile(path))
         except soundfile.LibsndfileError as error:
             if not os.access(path, os.R_OK):
                 raise InvalidAudioError(f"{name}: may not be read (permission denied).") from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
-from ..audio import _soundfile
+from ..audio import _soundfile, for_libsndfile
 from ..errors import DistillError
 from .batches import Batch
 from .job import Outcome, VocodeJob
@@ -212,7 +212,7 @@ def _written(item: Item) -> Outcome:
     outputs = tuple(takewhile(os.path.exists, several)) or (item.output,)
     done = Outcome(item, "done", outputs=outputs)
     try:
-        about = [_soundfile().info(os.fsencode(output)) for output in outputs]
+        about = [_soundfile().info(for_libsndfile(output)) for output in outputs]
     except Exception:  # whatever is wrong with it, it is for a count
         return done
     channels = sum(each.channels for each in about)

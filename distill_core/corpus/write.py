@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audio import _soundfile, check_encoding, encodable
+from ..audio import _soundfile, check_encoding, encodable, for_libsndfile
 from ..errors import CorpusError, InvalidAudioError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def write(
     written = 0
     try:
         with soundfile.SoundFile(
-            os.fsencode(path), "w", sample_rate, channels, subtype=subtype, format=file_format
+            for_libsndfile(path), "w", sample_rate, channels, subtype=subtype, format=file_format
         ) as sound:
             for piece in pieces:
                 for part in piece.split(_PIECE, dim=1):
@@ -89,7 +89,7 @@ def write(
                     written += part.shape[1]
         if not written:
             raise InvalidAudioError(f"{name}: at {sample_rate} Hz not one sample is left to write.")
-        if soundfile.info(os.fsencode(path)).frames < written:  # more in encodings of blocks: the last is filled up
+        if soundfile.info(for_libsndfile(path)).frames < written:  # more in encodings of blocks: the last is filled up
             raise OSError(errno.EIO, "less came to be in the file than was written to it")
     except (soundfile.LibsndfileError, AssertionError, OSError) as error:
         failure = _failure(path.parent)

@@ -152,7 +152,7 @@ def check_sound(path: str | None) -> None:
     Raises:
         DistillError: there is none, the file is none, or it is too long.
     """
-    from ..audio import read_audio
+    from ..audio import for_libsndfile, read_audio
 
     if not path:
         raise InvalidAudioError("There is no sound yet: drop a file, record one, or press an example.")
@@ -160,7 +160,7 @@ def check_sound(path: str | None) -> None:
         read_audio(path, max_seconds=1)
         import soundfile
 
-        header = soundfile.info(path)
+        header = soundfile.info(for_libsndfile(path))
         _check_seconds(header.frames / header.samplerate, Path(path))
 
 
