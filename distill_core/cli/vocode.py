@@ -13,7 +13,7 @@ from ..audio import check_encoding, check_is_file, check_writable
 from ..corpus.bar import Bar
 from ..corpus.batches import Batch, extent
 from ..corpus.conduct import Conductor, Summary
-from ..corpus.files import is_url, plain
+from ..corpus.files import is_url, plain, told_apart
 from ..corpus.job import Outcome, VocodeJob
 from ..corpus.local import LocalEngine, terminated_as_interrupted
 from ..corpus.plan import MANIFEST_ENDINGS, Item, Plan, is_corpus, might_be_numbered, unnumbered
@@ -175,12 +175,14 @@ def plan(
     elif Path(output).suffix.lower() not in AUDIO_FORMATS:  # meant as a folder, perhaps, for one that was misspelt
         check_is_file(Path(inputs[0]), inputs[0])
     jobs: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for source in map(Path, inputs):
         name = source.name if keep_endings else source.stem
         target = Path(output, f"{name}{ending}") if folder else Path(output)
-        if target in jobs:
-            hint = "" if jobs[target].name == source.name else " --keep-endings tells a.wav from a.flac."
-            raise OutputExistsError(f"{target}: {jobs[target]} and {source} would both be written there.{hint}")
+        other = taken.setdefault(told_apart(str(target)), source)
+        if other is not source:
+            hint = "" if other.name == source.name else " --keep-endings tells a.wav from a.flac."
+            raise OutputExistsError(f"{target}: {other} and {source} would both be written there.{hint}")
         there = os.path.realpath(target)
         if os.path.exists(there) and any(os.path.exists(each) and os.path.samefile(there, each) for each in inputs):
             raise OutputExistsError(f"{target}: is an input; choose another output.")

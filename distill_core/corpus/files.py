@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,13 @@ def plain(location: str) -> str:
 def join(folder: str, *parts: str) -> str:
     """A location below a folder."""
     return remote.join(folder, *parts) if is_url(folder) else os.path.join(folder, *parts)
+
+
+def told_apart(location: str) -> str:
+    """What tells a file's name from others: on macOS and Windows A.wav is a.wav, however its accents are encoded."""
+    if is_url(location) or sys.platform not in ("darwin", "win32"):
+        return location
+    return unicodedata.normalize("NFC", location).casefold()
 
 
 def identity(location: str, *, listed: bool = False) -> Identity | None:

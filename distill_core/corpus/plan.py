@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..audio import FORMATS as WRITTEN
@@ -93,32 +93,33 @@ class Plan:
         guarded = [root for root in roots if root.startswith(own)]
         for source in self.sources:
             for item in self._items(source):
-                if item.output in taken:
+                output = files.told_apart(item.output)
+                if output in taken:
                     self._refuse(item)
-                taken.add(item.output)
+                taken.add(output)
                 inside = self._inside(item.input, own, folders)
                 if inside is not None:
                     read.add(inside)
-                for place in (item.output, inside):
+                for place in (output, inside):
                     if place is not None and place in taken and place in read:
                         raise OutputExistsError(f"{place}: is an input; choose another output folder.")
-                base = unnumbered(item.output)
-                if item.is_mel and item.output in numbers:
+                base = unnumbered(output)
+                if item.is_mel and output in numbers:
                     raise OutputExistsError(might_be_numbered(item.output))
                 if base is not None and base in mels:
                     raise OutputExistsError(might_be_numbered(base))
                 if item.is_mel:
-                    mels.add(item.output)
+                    mels.add(output)
                 if base is not None:
                     numbers.add(base)
-                if guarded and (own + _relative(item.output, self.folder)).startswith(tuple(guarded)):
+                if guarded and files.told_apart(own + _relative(item.output, self.folder)).startswith(tuple(guarded)):
                     raise OutputExistsError(f"{item.output}: lies among the inputs; choose another output folder.")
                 yield item
 
     def _refuse(self, second: Item) -> None:
         for source in self.sources:
             for first in self._items(source):
-                if first.output == second.output:
+                if files.told_apart(first.output) == files.told_apart(second.output):
                     raise OutputExistsError(
                         f"{second.output}: {first.input} and {second.input} would both be written there. "
                         "--keep-endings tells a.wav from a.flac; a manifest names each output; or run them apart, "
@@ -126,13 +127,14 @@ class Plan:
                     )
 
     def _inside(self, location: str, own: str, folders: dict[str, str]) -> str | None:
-        """What an input that lies in the output folder would be called as an output; None for one that does not."""
+        """`told_apart` of an input that lies in the output folder, as an output; None for one that does not."""
         if not files.is_url(location):
             folder, name = os.path.split(location)
             if folder not in folders:
                 folders[folder] = os.path.realpath(folder)
             location = os.path.join(folders[folder], name)
-        return files.join(self.folder, location[len(own) :]) if location.startswith(own) else None
+        location = files.told_apart(location)
+        return files.told_apart(files.join(self.folder, location[len(own) :])) if location.startswith(own) else None
 
     def _items(self, source: str) -> Iterator[Item]:
         if _is_folder(source):
@@ -176,7 +178,8 @@ class Plan:
                 yield relative
 
     def _own(self, path: str) -> bool:
-        return (path if files.is_url(path) else os.path.realpath(path)).startswith(_real(self.folder))
+        there = path if files.is_url(path) else os.path.realpath(path)
+        return files.told_apart(there).startswith(_real(self.folder))
 
     def _output(self, relative: str) -> str:
         name = relative if self.keep_endings else os.path.splitext(relative)[0]
@@ -217,18 +220,21 @@ class Plan:
             except MelFormatError as error:
                 raise CorpusError(f"{where}: {error}") from error
         given = files.plain(entry["input"])
-        absolute = os.path.isabs(given) or files.is_url(given)
-        location = given if absolute else files.join(base, given)
+        location = given if os.path.isabs(given) or files.is_url(given) else files.join(base, given)
         if output is None:
-            relative = given
-            inside = not absolute and ".." not in PurePosixPath(relative).parts
-            name = os.path.normpath(relative) if inside else os.path.basename(relative)
+            name = os.path.normpath(given) if _leads_below(given) else os.path.basename(given)
             return Item(location, self._output(name), mel)
-        if os.path.isabs(output) or files.is_url(output) or ".." in PurePosixPath(output).parts:
+        if not _leads_below(output):
             raise CorpusError(f"{where}: 'output' must be a path below the output folder, not {output!r}.")
         if os.path.splitext(output)[1].lower() not in WRITTEN:
             raise CorpusError(f"{where}: 'output' must end in {', '.join(WRITTEN)}, not as in {output!r}.")
         return Item(location, files.join(self.folder, os.path.normpath(output)), mel)
+
+
+def _leads_below(path: str) -> bool:
+    """Whether a path added to a folder's is below that: on Windows neither C:a.wav nor \\a.wav is, nor ..\\a.wav."""
+    parts = PurePath(path)
+    return not (files.is_url(path) or parts.anchor or ".." in parts.parts)
 
 
 def numbered(output: str, part: int, parts: int) -> str:
@@ -347,10 +353,10 @@ def _is_taken(entry: os.DirEntry[str]) -> bool:
 
 
 def _real(folder: str) -> str:
-    """A folder's true path, with / at its end."""
+    """A folder's true path as `told_apart`, with / at its end."""
     if files.is_url(folder):
         return folder.rstrip("/") + "/"
-    return os.path.join(os.path.realpath(folder), "")
+    return files.told_apart(os.path.join(os.path.realpath(folder), ""))
 
 
 def _is_folder(source: str) -> bool:

@@ -135,7 +135,8 @@ def glob_base(pattern: str) -> str:
 
 
 def join(folder: str, *parts: str) -> str:
-    return "/".join([folder.rstrip("/"), *parts])
+    """A URL below a folder's; paths of this machine may be added to it, whatever is between their parts."""
+    return "/".join([folder.rstrip("/"), *(part.replace(os.sep, "/") for part in parts)])
 
 
 @contextmanager

@@ -7,10 +7,14 @@ import json
 import os
 import pickle
 import re
-from pathlib import Path
+import sys
+from pathlib import Path, PureWindowsPath
 
 import pytest
 
+from distill_core.cli.vocode import plan as command_plan
+from distill_core.corpus import files, remote
+from distill_core.corpus import plan as plans
 from distill_core.corpus.plan import Item, Plan, is_corpus, matching
 from distill_core.errors import CorpusError, DistillError, OutputExistsError
 
@@ -165,6 +169,29 @@ def test_two_inputs_for_one_output_are_refused_with_a_way_out(tree: Path, tmp_pa
         list(Plan((str(tree / "a"), str(tree / "a" / "*.flac")), str(tmp_path / "out"), keep_endings=True))
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_names_that_a_file_system_takes_for_one_are_refused(system: str, tmp_path: Path, monkeypatch) -> None:
+    for name in ("one/Take.flac", "one/U\u0308.wav", "two/take.wav", "two/\u00dc.wav", "two/three mels.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert len(names(Plan(("one", "two"), "out"))) == 5
+    assert len(command_plan(["one/Take.flac", "two/take.wav"], "out/", overwrite=False)) == 2
+    monkeypatch.setattr(sys, "platform", system)
+    with pytest.raises(OutputExistsError, match=r"take\.wav: one.Take\.flac and two.take\.wav would both"):
+        names(Plan(("one/Take.flac", "two/take.wav"), "out"))
+    with pytest.raises(OutputExistsError, match=r"take\.wav: one.Take\.flac and two.take\.wav would both"):
+        command_plan(["one/Take.flac", "two/take.wav"], "out/", overwrite=False)
+    with pytest.raises(OutputExistsError, match=r"wav: one.*wav and two.*wav would both"):
+        names(Plan(("one/U\u0308.wav", "two/\u00dc.wav"), "out"))
+    with pytest.raises(OutputExistsError, match="is an input"):
+        names(Plan(("one/U\u0308.wav", "two/take.wav"), "ONE"))
+    with pytest.raises(CorpusError, match="is an input as well"):
+        names(Plan(("one",), "ONE"))
+    assert len(names(Plan(("one", "two/three mels.npy"), "out"))) == 3
+    assert files.told_apart("s3://bucket/A.wav") != files.told_apart("s3://bucket/a.wav")
+
+
 def manifest(folder: Path, *lines: object) -> str:
     path = folder / "list.jsonl"
     path.write_text("\n".join(each if isinstance(each, str) else json.dumps(each) for each in lines), encoding="utf-8")
@@ -211,6 +238,19 @@ def test_a_line_of_a_manifest_that_cannot_be_used_is_named_by_its_number(line, w
     with pytest.raises(CorpusError, match=r"list\.jsonl, line 2: ") as caught:
         list(Plan((source,), str(tmp_path / "out")))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["..\\b.wav", "C:b.wav", "C:\\b.wav", "\\b.wav", "/b.wav", "\\\\host\\share\\b.wav"])
+def test_no_path_of_windows_leads_out_of_the_output_folder(path: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(plans, "PurePath", PureWindowsPath)
+    source = manifest(tmp_path, {"input": "fine.wav", "output": "a\\b.wav"}, {"input": "a.wav", "output": path})
+    with pytest.raises(CorpusError, match="line 2: 'output' must be a path below the output folder"):
+        list(Plan((source,), str(tmp_path / "out")))
+
+
+def test_paths_of_windows_are_added_to_urls_as_parts_of_urls(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sep", "\\")
+    assert remote.join("s3://bucket/out/", "deep\\er\\x.wav", "y") == "s3://bucket/out/deep/er/x.wav/y"
 
 
 def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
