@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 _BASE = 0.6e9
 _PER_PARAMETER = 14.0
@@ -33,9 +35,12 @@ def cores() -> int:
 
 
 def memory() -> float:
-    """Bytes of memory that can be had, as far as the system tells; infinity where it does not."""
+    """Bytes of memory that can be had, or on macOS that there are; infinity where the system tells neither."""
+    if sys.platform == "win32":
+        return _memory_of_windows()
     available = float("inf")
     try:
+        available = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
         limit = float(Path("/sys/fs/cgroup/memory.max").read_text())
@@ -43,6 +48,23 @@ def memory() -> float:
     except (OSError, ValueError, StopIteration):
         pass
     return available
+
+
+def _memory_of_windows() -> float:
+    class Status(ctypes.Structure):
+        """MEMORYSTATUSEX."""
+
+        _fields_ = (
+            ("size", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            ("physical", ctypes.c_uint64),
+            ("available", ctypes.c_uint64),
+            ("others", ctypes.c_uint64 * 5),
+        )
+
+    kernel: Any = vars(ctypes)["windll"].kernel32
+    status = Status(ctypes.sizeof(Status))
+    return float(status.available) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else float("inf")
 
 
 def accelerator_seen() -> bool:
