@@ -14,7 +14,7 @@ PROJECTS = {
     "distill-bigvgan": ROOT / "distill_bigvgan_plugin",
     "distill-hifigan": ROOT / "distill_hifigan_plugin",
 }
-_OTHERS = {"torch", "vocos", "s3fs"}
+_OTHERS = {"auraloss", "matplotlib", "pystoi", "s3fs", "torch", "vocos"}
 _REQUIREMENT = re.compile(r"([^\[]+)(?:\[([\w,-]+)\])?\Z")
 
 
