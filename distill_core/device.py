@@ -21,6 +21,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "auto")
 
 _OUT_OF_MEMORY = (
     "out of memory",
+    "Invalid buffer size",  # MPS
     "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "NVML_SUCCESS == r INTERNAL ASSERT FAILED",

@@ -521,6 +521,7 @@ def test_out_of_memory_for_one_frame_falls_back_to_the_cpu_and_comes_back(caplog
     "error",
     [
         RuntimeError("MPS backend out of memory (MPS allocated: 18.10 GB, other allocations: 3.22 MB)"),
+        RuntimeError("Invalid buffer size: 20.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "c10/cuda/CUDACachingAllocator.cpp":995'),  # Jetson
