@@ -155,6 +155,7 @@ class AdaptedVocoder(VocoderBase):
     def _feed(self, mel: torch.Tensor, lengths: list[int]) -> WholeFeed:
         if self._adapter is None:
             return super()._feed(mel, lengths)
+        self._adapter.check_loudness(mel, lengths)  # now, where the items still have the caller's numbers
         return _AdaptedFeed(self._adapter, mel, lengths)
 
     def _stream_feed(self) -> StreamFeed:
@@ -222,6 +223,7 @@ class _AdaptedBuffer:
         return self.source.rows
 
     def push(self, mel: torch.Tensor) -> None:
+        self.adapter.check_loudness(mel, first_frame=self.source.available)
         self.source.push(mel)
         self.available = self.adapter.ready(self.source.available)
 
@@ -232,7 +234,8 @@ class _AdaptedBuffer:
 
     def drop_before(self, frame: int) -> None:
         if frame > 0:
-            self.source.drop_before(self.adapter.window(frame, frame + 1, None)[0])
+            # Of those that have arrived: beyond the last one, which a vocoder without a halo may be, that one stands.
+            self.source.drop_before(self.adapter.window(frame, frame + 1, self.source.available)[0])
 
     def read(self, rows: Sequence[int], lo: int, hi: int) -> torch.Tensor:
         total = self.source.available if self.finished else None

@@ -55,7 +55,8 @@ def checked_mel(mel: Any, spec: MelSpec) -> torch.Tensor:
     if mel.shape[0] == 0 or mel.shape[2] == 0:
         raise InvalidMelError(f"A mel needs at least one item and one frame, {expected}; this one has {shape}.")
     checked: torch.Tensor = mel.detach()
-    return checked
+    # Of the floats of eight bits torch finds no largest, nor much else.
+    return checked.float() if checked.itemsize == 1 else checked
 
 
 def checked_lengths(lengths: Any, mel: torch.Tensor) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
-from distill_core import MelSpec, Registry, errors
+from distill_core import MelSpec, Registry, Variant, VocoderBase, errors
 from distill_core.adapted import AdaptedVocoder
 from distill_core.discovery import Discovery
 from distill_core.resample import resample
@@ -83,6 +84,58 @@ def test_a_stream_equals_one_shot_through_adapter_and_resampler(pieces: list[int
     want = vocoder.mel_to_waveform(mel, check_format=False)
     waves = list(vocoder.stream(mel.split(pieces, dim=-1), check_format=False))
     assert_same(torch.cat(waves, dim=-1), want)
+
+
+class _NoHalo(VocoderBase):
+    """Each frame by itself."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return (mel.mean(dim=1) / 20).repeat_interleave(self.hop_length, dim=1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 10])
+@pytest.mark.parametrize("frames", [2, 41])
+def test_a_stream_into_longer_frames_without_a_halo_equals_one_shot(size: int, frames: int) -> None:
+    """What is certain may end before frames that have arrived, and behind the last of them stands that one."""
+    longer = dataclasses.replace(MEL, n_fft=256, hop_length=128, win_length=256)
+    vocoder = AdaptedVocoder.around(_NoHalo(Variant("long", longer, 8000), halo=0), mel=SOURCE)
+    mel = source_mel(2, frames)
+    waves = list(vocoder.stream(mel.split(size, dim=-1), check_format=False))
+    assert_same(torch.cat(waves, dim=-1), vocoder.mel_to_waveform(mel, check_format=False))
+
+
+@pytest.mark.parametrize("lengths", [None, [30, 60, 60], [20, 40, 60]])
+def test_what_no_sound_has_is_refused_with_its_place_before_anything_is_computed(lengths: list[int] | None) -> None:
+    vocoder = adapted(chunk_frames=16)
+    mel = source_mel(3)
+    mel[2, 5, 50] = 100.0
+    seen: list[int] = []
+    with pytest.raises(errors.InvalidMelError, match="item 2, band 5, frame 50: beyond"):
+        vocoder.mel_to_waveform(mel, lengths=lengths, progress=lambda done, _: seen.append(done))
+    assert not seen
+    assert vocoder.mel_to_waveform(mel, lengths=[60, 60, 50]).isfinite().all()  # in the padding it is nobody's
+
+
+def test_what_no_sound_has_is_refused_when_its_piece_arrives() -> None:
+    vocoder = adapted()
+    mel = source_mel(2)
+    mel[1, 5, 1] = 100.0
+    arrived: list[int] = []
+
+    def pieces() -> Iterator[torch.Tensor]:
+        for piece in mel.split(1, dim=-1):
+            arrived.append(1)
+            yield piece
+
+    with pytest.raises(errors.InvalidMelError, match="item 1, band 5, frame 1: beyond"):
+        list(vocoder.stream(pieces()))
+    assert sum(arrived) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16, torch.float64])
+def test_any_floating_point_mel_will_do(dtype: torch.dtype) -> None:
+    mel = source_mel().to(dtype)
+    assert_same(adapted().mel_to_waveform(mel), adapted().mel_to_waveform(mel.float()))
 
 
 def test_another_rate_is_the_native_waveform_resampled() -> None:

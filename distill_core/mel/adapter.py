@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -224,12 +225,31 @@ class MelAdapter:
                 f"Expected a floating-point mel [B, {bands}, T] with B and T of 1 or more, in the format "
                 f"{self.source}; got {list(mel.shape)} of {mel.dtype}."
             )
+        self.check_loudness(mel, first_frame=offset)
+
+    def check_loudness(self, mel: Tensor, lengths: Sequence[int] | None = None, *, first_frame: int = 0) -> None:
+        """See that nothing in a mel of the source's format is beyond what any sound has.
+
+        Args:
+            mel: `[B, n, T]`.
+            lengths: true frames of each item; by default all.
+            first_frame: the number of its first frame, for the message.
+
+        Raises:
+            InvalidMelError: NaN, or such a value; naming item, band and frame of the first.
+        """
         if self._same or mel.amax() <= self._limit:
             return
-        item, band, frame = (~(mel <= self._limit)).nonzero()[0].tolist()
+        beyond = ~(mel <= self._limit)
+        for row, length in enumerate(lengths or ()):
+            beyond[row, :, length:] = False
+        if not beyond.any():
+            return
+        item, band, frame = beyond.nonzero()[0].tolist()
         raise InvalidMelError(
             f"A mel in the format {self.source} holds {mel[item, band, frame].item():g} in item {item}, band {band}, "
-            f"frame {offset + frame}: beyond {self._limit:.3g} no sound has anything."
+            f"frame {first_frame + frame}: beyond {self._limit:.3g} no sound has anything. Is it in another format? "
+            "Then name that."
         )
 
 

@@ -71,6 +71,8 @@ class Tones:
         Returns:
             `[B, n, T]` and `[B, m, T]`, none of them negative.
         """
+        if not self.length.numel():  # among so few bands no tone can stand alone
+            return bands, bands.new_zeros(bands.shape[0], self.wanted.shape[0], bands.shape[2])
         power, distance, energy, residual = self._fits(bands.to(self.fine))
         # Of candidates in each other's reach, the nearest that fits; where two fit as well, each has its share, so
         # that a little rounding changes little.

@@ -314,6 +314,14 @@ def test_what_is_no_mel_of_the_source_is_refused(mel: torch.Tensor) -> None:
         adapter(mel)
 
 
+def test_bands_too_wide_for_any_tone_to_stand_alone_are_converted_too() -> None:
+    """Of powers, where tones are looked for: the one band of this format leaves no place for any."""
+    wide = dataclasses.replace(VAE, n_mels=1)
+    made = MelAdapter(wide, dataclasses.replace(VAE, n_mels=2, fmax=8000.0))(torch.rand(2, 1, 20))
+    assert made.shape == (2, 2, 20)
+    assert made.isfinite().all()
+
+
 def test_a_device_that_is_none_is_refused() -> None:
     with pytest.raises(DeviceError, match="There is no device 'gpu'"):
         MelAdapter(VAE, BIGVGAN, device="gpu")
