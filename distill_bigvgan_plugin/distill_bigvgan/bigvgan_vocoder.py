@@ -10,7 +10,6 @@ import torch
 
 from distill_core.card import Variant, VocoderCard
 from distill_core.engines.selection import Accelerated, Fast
-from distill_core.errors import CheckpointError
 from distill_core.module_vocoder import ModuleVocoder
 from distill_core.weights import load_checkpoint
 
@@ -71,7 +70,7 @@ def load(
     try:
         model = BigVGAN.from_state_dict(config, checkpoint.state_dict)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint.origin}: {error}.") from error
+        raise checkpoint.misfit(error, f"the variant {variant.name}") from error
     reread = checkpoint.rereader()
     return BigVGANVocoder(
         model,

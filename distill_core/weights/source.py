@@ -44,6 +44,21 @@ class Checkpoint:
     origin: str
     path: Path | None = None
 
+    def misfit(self, error: ValueError, taken_for: str) -> CheckpointError:
+        """The error for tensors that do not fit a configuration.
+
+        Args:
+            error: says which do not.
+            taken_for: what they were taken for if they came without one, for the message.
+        """
+        message = f"{self.origin}: {error}."
+        if self.config is None:
+            message += (
+                f" It came without a configuration, and was taken for {taken_for}. If it is another, bring its own: "
+                'weights={"generator": state dict, "config": mapping}, or config.json beside the file.'
+            )
+        return CheckpointError(message)
+
     def rereader(self) -> Callable[[], dict[str, Tensor]] | None:
         """What reads the tensors from the file once more, and meanwhile holds none of them; None without a file.
 

@@ -94,3 +94,12 @@ def test_a_checkpoint_of_another_model_names_five_tensors_and_counts_the_rest() 
     config, _ = narrow("v1")
     with pytest.raises(errors.CheckpointError, match=r"conv_post.bias is missing.*and \d+ more"):
         registry.get("hifigan", device="cpu", weights={"generator": {"x": torch.zeros(1)}, "config": config})
+
+
+def test_a_state_dict_without_a_configuration_that_does_not_fit_is_told_how_to_bring_one() -> None:
+    config, state = narrow("v3")
+    with pytest.raises(errors.CheckpointError, match='was taken for V1.*"config"'):
+        registry.get("hifigan", device="cpu", weights=state)
+    with pytest.raises(errors.CheckpointError) as with_another:
+        registry.get("hifigan", device="cpu", weights={"generator": state, "config": {**config, "num_mels": 81}})
+    assert "taken for" not in str(with_another.value)
