@@ -252,7 +252,7 @@ class VocoderBase(abc.ABC):
 
         Returns:
             [B, 1, samples], float32, on `self.device`; T * hop_length samples for T frames in the model's
-            own format and at its own rate.
+            own format and at its own rate. With `lengths`, T is the greatest of them.
 
         Raises:
             InvalidMelError: rank, bands, dtype, NaN or infinity, no frames; or `lengths` that do not fit.
