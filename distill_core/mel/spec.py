@@ -221,7 +221,7 @@ class MelSpec:
 
     @property
     def silence(self) -> float:
-        """The value of every band when the audio is digital silence."""
+        """The value of a band when the audio is digital silence, the largest over the bands."""
         from .filters import silence
 
         return silence(self)

@@ -172,7 +172,8 @@ def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None, pin: Weigh
 
 
 def _counts(path: Path) -> bool:
-    return path.name == CONFIG or path.name.endswith(ENDINGS + _OF_OTHER_FRAMEWORKS) or bool(_TRAINING.match(path.name))
+    # Some checkpoints have no ending: those that a training writes, HiFi-GAN's published generator_v1.
+    return path.name == CONFIG or path.name.endswith(ENDINGS + _OF_OTHER_FRAMEWORKS) or "." not in path.name
 
 
 def _versions(state: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:

@@ -103,3 +103,15 @@ def test_a_state_dict_without_a_configuration_that_does_not_fit_is_told_how_to_b
     with pytest.raises(errors.CheckpointError) as with_another:
         registry.get("hifigan", device="cpu", weights={"generator": state, "config": {**config, "num_mels": 81}})
     assert "taken for" not in str(with_another.value)
+
+
+@pytest.mark.parametrize("name", ["generator_v1", "g_best", "g_00000010"])
+def test_a_checkpoint_without_an_ending_that_is_written_to_again_is_loaded_anew(name: str, tmp_path) -> None:
+    config, state = narrow("v1")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save({"generator": state}, tmp_path / name)
+    before = registry.get("hifigan", device="cpu", weights=tmp_path)
+    torch.save({"generator": {key: value * 2 for key, value in state.items()}}, tmp_path / name)
+    after = registry.get("hifigan", device="cpu", weights=tmp_path)
+    assert after is not before
+    torch.testing.assert_close(after.model.conv_pre.bias, 2 * before.model.conv_pre.bias)
