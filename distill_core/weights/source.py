@@ -6,7 +6,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,9 +233,10 @@ def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
 def _from_folder(folder: Path, names: Sequence[str], converted: bool) -> Checkpoint:
     path = find_checkpoint(folder, names)
     found = _from_file(path, converted)
-    if found.config is None:
-        read_config(folder / CONFIG)  # raises: a folder says itself what architecture it holds
-    return found
+    if found.config is not None and not (folder / CONFIG).exists():
+        return found
+    # The folder's own decides, also over one that is stored in the checkpoint; where there is neither, this raises.
+    return replace(found, config=read_config(folder / CONFIG))
 
 
 def _from_file(path: Path, converted: bool) -> Checkpoint:

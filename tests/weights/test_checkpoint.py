@@ -227,6 +227,14 @@ def test_configurations_that_are_none(tmp_path: Path, content: bytes | None, sai
         read_config(tmp_path / "config.json")
 
 
+def test_a_folders_configuration_decides_and_a_files_own(tmp_path: Path) -> None:
+    torch.save({"generator": STATE, "config": {"num_mels": 100}}, tmp_path / "model.pt")
+    assert load_checkpoint(tmp_path).config == {"num_mels": 100}
+    (tmp_path / "config.json").write_text('{"num_mels": 80}')
+    assert load_checkpoint(tmp_path).config == {"num_mels": 80}
+    assert load_checkpoint(tmp_path / "model.pt").config == {"num_mels": 100}
+
+
 def test_what_weights_may_be(tmp_path: Path) -> None:
     torch.save({"generator": STATE}, tmp_path / "model.pt")
     (tmp_path / "config.json").write_text('{"num_mels": 80}')
