@@ -93,7 +93,7 @@ def why_not_on_cpu(precision: str, engine: str) -> str | None:
     if platform.machine().lower() in ("x86_64", "amd64") and bf16_instructions() is None:
         return (
             f"This {_NO_BF16}, and emulating it takes far longer than fp32: use precision='fp32', or 'auto', which "
-            "takes bf16 where that is fast. engine='eager' emulates it."
+            "takes bf16 where that is fast. In Python, engine='eager' emulates it."
         )
     return None
 
