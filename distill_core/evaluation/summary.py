@@ -36,7 +36,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of all vocoders that have a value, by label; `best` is None where it makes no difference.
+    """One metric of all vocoders that have a value, by label; `best` is empty where it makes no difference.
 
     Vocoders are ranked on the files for which all of them have a value, so that none gains by failing.
     """

@@ -141,7 +141,7 @@ def serve(
         vocoder: the name chosen at first.
 
     Raises:
-        AddressError: see `bind`.
+        AddressError: the address is taken or cannot be used; the message says what to do.
     """
     with tempfile.TemporaryDirectory(prefix="distill-playground-", ignore_cleanup_errors=True) as scratch:
         quiet_environment(Path(scratch))

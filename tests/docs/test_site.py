@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from tests.conftest import ROOT
+from tests.contrast import contrast
 
 MKDOCS = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir"]  # --quiet would be deaf to warnings
 
@@ -93,6 +94,19 @@ def test_the_reference_has_every_public_name(site: Path) -> None:
             assert name in names | {"registry", "hookimpl", "errors", "Subject"}, f"{module.__name__}.{name}"
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert {f"distill_core.errors.{each.__name__}" for each in classes} <= anchors
+    called = {"mel.adapter.MelAdapter.__call__", "evaluation.metrics.Scores.__getitem__", "corpus.plan.Plan.__iter__"}
+    assert {f"distill_core.{each}" for each in called} <= anchors
+
+
+def test_every_exception_that_is_raised_leads_to_what_it_is(site: Path) -> None:
+    from distill_core import errors
+
+    plain = []
+    for path in (site / "reference").glob("*.html"):
+        named = re.findall(r'<li class="doc-section-item field-body">\s*<code>(.*?)</code>', path.read_text("utf-8"))
+        words = {word for each in named for word in re.findall(r"\w+", re.sub(r"<a .*?</a>", "", each))}
+        plain += [f"{path.name}: {word}" for word in words if hasattr(errors, word)]
+    assert not plain
 
 
 @pytest.mark.parametrize(
@@ -109,22 +123,11 @@ def test_what_is_broken_does_not_build(page: str, complaint: str, tmp_path: Path
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text(f"# Home\n\n{page}\n")
     settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[0]
-    (tmp_path / "mkdocs.yml").write_text(settings.replace("  - css/site.css", "  []"))
+    settings = settings.replace("  - css/site.css", "  []").replace("[tools/", f"[{ROOT}/tools/")
+    (tmp_path / "mkdocs.yml").write_text(settings)
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode != 0
     assert complaint in done.stdout + done.stderr
-
-
-def contrast(one: str, other: str) -> float:
-    """Of two colours, as CSS writes them: WCAG 2's ratio, 1 to 21."""
-
-    def luminance(colour: str) -> float:
-        parts = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
-        linear = [each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 # In a browser
@@ -208,6 +211,10 @@ def test_a_reader_finds_things_in_light_and_dark_without_any_other_host(browser,
             return [getComputedStyle(document.body).backgroundColor,
                     getComputedStyle(document.querySelector(".md-content p a")).color]""")
         assert contrast(back, link) >= 4.5, (back, link)  # WCAG 2, level AA
+        bar = browser.execute_script("""
+            const bar = document.querySelector(".md-header"), style = getComputedStyle(bar)
+            return [style.color, style.backgroundColor]""")
+        assert contrast(*bar) >= 4.5, bar
         shades.add(back)
     assert len(shades) == 2
 
