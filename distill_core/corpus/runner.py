@@ -209,8 +209,9 @@ class Runner:
                 self._compute_long(work, advance)
 
     def _compute_group(self, works: list[_Work], advance: Advance) -> None:
-        started = time.perf_counter()
         vocoder = works[0].vocoder
+        vocoder.report()  # makes the engine ready, once: no part of the first file's time
+        started = time.perf_counter()
         mels = [work.mel for work in works if work.mel is not None]
         waves = vocoder.mel_to_waveform(torch.cat(mels), check_format=False, progress=_progress(vocoder, advance))
         waves = waves[:, 0].cpu()
@@ -222,6 +223,7 @@ class Runner:
 
     def _compute_long(self, work: _Work, advance: Advance) -> None:
         """Vocode and write a long item in one go."""
+        work.vocoder.report()  # as in `_compute_group`
         started = time.perf_counter()
         try:
             if work.mel is not None:

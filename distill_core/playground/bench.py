@@ -133,6 +133,7 @@ class Bench:
             job.stage(f"Loading {name} {variant.name}")
             self._make_room()
             vocoder = self.registry.get(name, variant=variant.name, device=device, precision=choice.precision)
+            vocoder.report()  # makes the engine ready: part of loading, not of the first sound's speed
             seconds = time.perf_counter() - began
             self._kept[key] = vocoder
         self._kept.move_to_end(key)

@@ -71,6 +71,22 @@ def test_each_file_of_a_corpus_is_what_it_would_be_alone(job: VocodeJob, corpus:
         assert outcome.channels == sum(len(wave) for wave in got)
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_what_an_engine_takes_to_be_made_is_not_the_first_files_time(long, job, tmp_path: Path, monkeypatch) -> None:
+    clock = [0.0]
+
+    def report(self: toy.ToyVocoder) -> None:
+        clock[0] += 100.0 if not self.runs else 0.0
+
+    monkeypatch.setattr(running.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(toy.ToyVocoder, "report", report)
+    monkeypatch.setattr(running, "LONG_SECONDS", 0 if long else math.inf)
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", np.full(2000, 0.1), 8000)
+    [outcome] = run(job, tmp_path / "in").values()
+    assert (clock, outcome.status, outcome.took) == ([100.0], "done", 0.0)
+
+
 def test_a_long_sound_goes_through_in_blocks_and_is_the_same(job, tmp_path: Path, out: Path, monkeypatch) -> None:
     folder = tmp_path / "in"
     tone(folder / "sound.wav", samples=441_000, rate=44_100, channels=2)
