@@ -203,7 +203,8 @@ def compare(
 ) -> Comparison:
     """Send recordings through vocoders and measure what comes out.
 
-    A file that cannot be read, and a vocoder that cannot be loaded or fails, is recorded and stops nothing.
+    A file that cannot be read, and a vocoder that cannot be loaded or fails, is recorded and stops nothing. If
+    no vocoder can be loaded, no file is read.
 
     Args:
         recordings: audio files, folders of them, globs.
@@ -229,6 +230,8 @@ def compare(
     missing = {key: why for key in METRICS if (why := why_missing(key)) is not None}
     comparison = Comparison(columns, [], problems, missing, max_seconds, speech)
     usable = [column for column in columns if column.vocoder is not None]
+    if columns and not usable:
+        paths = []  # looking at them takes minutes, and for nothing
     done, total, kept = 0, len(paths) * len(usable), 0
     for path, name in zip(paths, references.short_names(paths), strict=True):
         compared = Compared(path, name)

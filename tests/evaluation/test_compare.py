@@ -199,6 +199,12 @@ def test_nothing_that_can_be_compared_is_one_line_each_and_no_report(tmp_path: P
     assert capsys.readouterr().out == ""
 
 
+def test_no_file_is_read_for_vocoders_that_are_not_there(sounds: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(references, "read", lambda *_: pytest.fail("a file was read"))
+    assert run("compare", sounds, "--vocoders", "toyy", "--quiet") == 1
+    assert "There is no vocoder 'toyy'" in capsys.readouterr().err
+
+
 def test_no_vocoder_is_loaded_for_files_that_are_not_there(tmp_path: Path, capsys, monkeypatch) -> None:
     """Loading may download half a gigabyte first."""
     monkeypatch.setattr(VocoderChoice, "load", lambda *_: pytest.fail("a model was loaded"))
