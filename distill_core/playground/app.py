@@ -77,10 +77,6 @@ def build(folder: Path, registry: Registry | None = None, *, vocoder: str | None
     files = Files(folder)
     examples = write_examples(folder / "examples")
 
-    def shown(vocoder: VocoderBase, progress: Progress, made: Outcome) -> str:
-        progress.stage("Writing the sounds")
-        return page.results(made, *files.write(made, vocoder.variant.name), loaded=progress.loading)
-
     def check(kind: str, sound: str | None, mel: str | None) -> None:
         check_mel(mel) if kind == MEL else check_sound(sound)
 

@@ -45,6 +45,12 @@ def remark(text: str) -> str:
     return f'<div class="dv-note" role="status">{_text(text)}</div>'
 
 
+def stopped(state: State) -> str:
+    """That a job was ended, and what is left of it."""
+    kept = " What was downloaded is kept, and the next run goes on from there." if state.unit == "B" else ""
+    return remark(f"Stopped.{kept}")
+
+
 def info(offer: Offer | None, choice: Choice, empty: str = "") -> str:
     """What is chosen: what it is, its format, its weights; or why it cannot be used."""
     if offer is None:

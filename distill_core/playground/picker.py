@@ -121,8 +121,9 @@ class VocoderPicker:
         """Have `work` done with the chosen vocoder when something happens.
 
         Weights are downloaded and the vocoder is loaded, both with a bar; then `work` runs in a thread, one
-        at a time. Its outputs are emptied before. A `DistillError` is shown in its own words; of any other
-        exception the page names the kind, and the log has the rest.
+        at a time. Its outputs are emptied before. A run that still goes on in the same tab is ended. A
+        `DistillError` is shown in its own words; of any other exception the page names the kind, and the log
+        has the rest.
 
         Args:
             trigger: an event of Gradio's, such as `button.click`.
@@ -147,7 +148,7 @@ class VocoderPicker:
             outputs=[self.status, self.stop, self.info, *outputs],
             show_progress="hidden",
             concurrency_limit=None,  # runs take turns by themselves, and say so
-            **{"api_visibility": "private", **event},
+            **{"api_visibility": "private", "trigger_mode": "multiple", **event},  # a second press is not lost
         )
 
     def _run(
@@ -163,17 +164,18 @@ class VocoderPicker:
         earlier = self._jobs.get(session)
         if earlier is not None:
             earlier.stop()
-        self._jobs[session] = job
+        self._jobs[session] = job  # from here on the earlier run says nothing more
         nothing: tuple[Any, ...] = (gr.skip(),) * count
         yield page.progress(job.state), gr.Button(visible=True), gr.skip(), *((None,) * count)
         made, text = nothing, ""
         try:
             for state in follow(job, partial(self._work, job, form, work, check, values)):
-                yield page.progress(state), gr.skip(), gr.skip(), *nothing
+                if self._jobs.get(session) is job:
+                    yield page.progress(state), gr.skip(), gr.skip(), *nothing
             result = job.result()
             made = result if isinstance(result, tuple) and count != 1 else (result,) * min(count, 1)
         except Stopped:
-            text = page.remark("Stopped. What was downloaded is kept, and the next run goes on from there.")
+            text = page.stopped(job.state)
         except DistillError as error:
             text = page.failure(str(error))
         except Exception as error:
@@ -182,9 +184,11 @@ class VocoderPicker:
                 f"{type(error).__name__}: {error} This is a defect, or a plug-in's; the terminal has the whole story."
             )
         finally:
-            if self._jobs.get(session) is job:
+            current = self._jobs.get(session) is job
+            if current:
                 del self._jobs[session]
-        yield text, gr.Button(visible=False), self._info(*form), *made
+        if current:
+            yield text, gr.Button(visible=False), self._info(*form), *made
 
     def _work(
         self,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests import checkpoints
+from tests.contrast import contrast
 from tests.hub_server import Fault, HubServer
 
 pytest.importorskip("gradio")
@@ -291,6 +292,19 @@ def test_a_run_can_be_stopped_and_a_closed_tab_stops_its_own(page: Page, server:
     assert page.durations() == pytest.approx([2.5, 2.5], abs=0.001)
 
 
+def test_another_press_ends_the_run_and_begins_another(page: Page, server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(size=22050 * 60) * 0.05, 22050, subtype="PCM_16")
+    page.open(server.url)
+    page.put("#dv-sound", path)
+    page.wait("#dv-run").click()
+    page.until(lambda: "left" in page.text("#dv-status"), "the bar to say how long")
+    take_the_vowel(page)
+    page.run(seconds=30)
+    assert page.durations() == pytest.approx([2.5, 2.5], abs=0.001)
+    assert page.text("#dv-status") == "" and not page.find("#dv-stop")
+
+
 def test_ten_minutes_in_stereo(page: Page, server: Server, tmp_path: Path) -> None:
     path = tmp_path / "ten minutes.wav"
     samples = np.random.default_rng(0).normal(size=(8000 * 600, 2)) * 0.05
@@ -328,6 +342,14 @@ def test_at_the_width_of_a_phone_nothing_sticks_out(page: Page, server: Server) 
         assert len(page.pictures()) == 3
     finally:
         page.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_labels_can_be_read(page: Page, server: Server) -> None:
+    page.open(server.url)
+    colours = page.js("""
+        const label = document.querySelector("#dv-vocoder [data-testid=block-info]"), style = getComputedStyle(label)
+        return [style.color, style.backgroundColor]""")
+    assert contrast(*colours) >= 4.5, colours  # WCAG 2, level AA
 
 
 def test_the_component_in_somebody_elses_app(page: Page, trained_hifigan: Path, tmp_path: Path) -> None:

@@ -203,6 +203,46 @@ def test_the_last_few_stay_loaded(registry: Registry) -> None:
     assert len(desk._kept) == 2
 
 
+def test_the_engine_is_made_while_the_vocoder_is_loaded(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not within the first sound, of which the page says how fast it was."""
+    ready = []
+    monkeypatch.setattr(toy.ToyVocoder, "report", lambda self: ready.append(self))
+    desk, job = Bench(registry), Job()
+    vocoder = desk.load(Choice("toy"), job).vocoder
+    desk.load(Choice("toy"), job)
+    assert ready == [vocoder]
+
+
+def test_a_run_that_another_has_replaced_says_nothing_more(registry: Registry) -> None:
+    gr = pytest.importorskip("gradio")
+    from distill_core.playground.picker import VocoderPicker
+
+    with gr.Blocks(analytics_enabled=False):
+        picker = VocoderPicker(registry)
+    going = threading.Event()
+
+    def slow(vocoder, progress) -> None:
+        while True:
+            going.set()
+            progress(0, 1)
+
+    form = ("toy", "plain", "cpu", "fp32", "", "")
+    first = picker._run("tab", form, slow, None, (), 1)
+    next(first)
+    next(first)
+    assert going.wait(30)
+    second = picker._run("tab", form, lambda vocoder, progress: "made", None, (), 1)
+    next(second)
+    assert list(first) == []  # neither that it was stopped, nor a Stop button to be taken away
+    *_, (text, stop, _, made) = second
+    assert (text, stop.visible, made) == ("", False, "made")
+
+
+def test_what_a_stopped_run_leaves_is_said() -> None:
+    assert "kept" in page.stopped(State("Downloading", 3, 10, "B"))
+    assert "kept" not in page.stopped(State("Vocoding", 3, 10, "frames"))
+
+
 def test_a_choice_is_adapted_and_what_does_not_fit_is_said(registry: Registry) -> None:
     desk, job = Bench(registry), Job()
     assert desk.load(Choice("toy", sample_rate=16_000), job).vocoder.sample_rate == 16_000
