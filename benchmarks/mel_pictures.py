@@ -15,15 +15,15 @@ from .mel_adapter import AUDIBLE, noisy
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = {
-    "mel-adapter-speech.png": ("speech", "bigvgan-44khz-128band-512x", 0.0),
-    "mel-adapter-speech-noisy.png": ("speech", "bigvgan-44khz-128band-512x", 0.05),
-    "mel-adapter-music.png": ("held_out", "bigvgan-44khz-128band-512x", 0.0),
-    "mel-adapter-hifigan.png": ("speech", "hifigan-22khz-80band", 0.0),
+    "mel-adapter-speech.webp": ("speech", "bigvgan-44khz-128band-512x", 0.0),
+    "mel-adapter-speech-noisy.webp": ("speech", "bigvgan-44khz-128band-512x", 0.05),
+    "mel-adapter-music.webp": ("held_out", "bigvgan-44khz-128band-512x", 0.0),
+    "mel-adapter-hifigan.webp": ("speech", "hifigan-22khz-80band", 0.0),
 }
 
 
 def draw(path: Path, group: str, target_name: str, sigma: float) -> None:
-    """One row of four spectrograms, `path` as PNG."""
+    """Four spectrograms, two by two, `path` as its ending says."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -39,24 +39,31 @@ def draw(path: Path, group: str, target_name: str, sigma: float) -> None:
     frames = min(true.shape[-1], made.shape[-1])
     true, made = true[0, :, :frames], made[0, :, :frames]
     difference = (made - true).where(true > AUDIBLE, 0.0)
-    figure, axes = pyplot.subplots(1, 4, figsize=(15, 3.2), constrained_layout=True)
+    figure, axes = pyplot.subplots(2, 2, figsize=(7.2, 5.6), sharex=True, constrained_layout=True)
     noise = f", σ {sigma:g}" if sigma else ""
     mean = float((made - true)[true > AUDIBLE].abs().mean())
     panels = (
-        (mel[0], f"distill-vae{noise} (log1p power)", "magma", None),
-        (made, f"converted to {target_name}", "magma", (-11.5, 2.0)),
-        (true, "true (ln magnitude)", "magma", (-11.5, 2.0)),
-        (difference, f"difference where above -9: {mean:.3f} nats", "RdBu_r", (-2.0, 2.0)),
+        (mel[0], source, f"distill-vae{noise}", "log1p of the power", "magma", None),
+        (made, target, "converted", "ln of the magnitude", "magma", (-11.5, 2.0)),
+        (true, target, "analysed from the sound", "ln of the magnitude", "magma", (-11.5, 2.0)),
+        (difference, target, f"difference, {mean:.3f} on average", "nats", "RdBu_r", (-2.0, 2.0)),
     )
-    for axis, (values, title, colours, limits) in zip(axes, panels, strict=True):
+    for axis, (values, spec, title, unit, colours, limits) in zip(axes.flat, panels, strict=True):
         low, high = limits or (None, None)
-        image = axis.imshow(values, origin="lower", aspect="auto", cmap=colours, vmin=low, vmax=high)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("frame", fontsize=8)
-        axis.tick_params(labelsize=7)
-        figure.colorbar(image, ax=axis).ax.tick_params(labelsize=7)
-    axes[0].set_ylabel(f"band ({file.stem})", fontsize=8)
-    figure.savefig(path, dpi=80)
+        bands, frames = values.shape
+        extent = (0, frames * spec.hop_length / spec.sample_rate, 0, bands)
+        image = axis.imshow(values, origin="lower", aspect="auto", extent=extent, cmap=colours, vmin=low, vmax=high)
+        axis.set_title(title, fontsize=11)
+        axis.tick_params(labelsize=10)
+        bar = figure.colorbar(image, ax=axis)
+        bar.set_label(unit, fontsize=10)
+        bar.ax.tick_params(labelsize=10)
+    for row in axes:
+        row[0].set_ylabel("band", fontsize=10)
+    for axis in axes[1]:
+        axis.set_xlabel("seconds", fontsize=10)
+    figure.suptitle(f"{file.stem}, to {target_name}", fontsize=11)
+    figure.savefig(path, dpi=140, pil_kwargs={"quality": 85})
     pyplot.close(figure)
 
 
