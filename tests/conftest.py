@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,27 @@ def trained_hifigan() -> Path:
         return pretrained_checkpoint("universal")
     except errors.WeightsNotFoundError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def strict_mypy(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Check a file or a package as a downstream project does that runs mypy --strict.
+
+    Reading torch takes mypy half a minute: tests that are in the group "mypy" do it once.
+    """
+    cache = tmp_path_factory.mktemp("mypy")
+
+    def check(target: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(cache), target],
+            capture_output=True,
+            text=True,
+            cwd=target.parent,
+            env={**os.environ, "MYPYPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return check
 
 
 @pytest.fixture

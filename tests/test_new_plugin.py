@@ -70,7 +70,8 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path) -> None:
         write(NewPlugin("mine"), tmp_path / "file" / "below")
 
 
-def test_the_files_are_clean_and_complete(tmp_path) -> None:
+@pytest.mark.xdist_group("mypy")
+def test_the_files_are_clean_and_complete(tmp_path, strict_mypy) -> None:
     files = write(NewPlugin("my-voice", mel="bigvgan-44khz-128band-512x"), tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in files} == {
         ".gitignore",
@@ -85,10 +86,11 @@ def test_the_files_are_clean_and_complete(tmp_path) -> None:
     }
     for path in files:
         assert "$" not in path.read_text()
-    for tool in (["ruff", "check"], ["ruff", "format", "--check", "--line-length", "120"], ["mypy", "--strict"]):
-        target = tmp_path / "distill_my_voice" if tool[0] == "mypy" else tmp_path
-        done = subprocess.run([sys.executable, "-m", *tool, str(target)], capture_output=True, text=True, cwd=tmp_path)
+    for tool in (["check"], ["format", "--check", "--line-length", "120"]):
+        command = [sys.executable, "-m", "ruff", *tool, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
+    strict_mypy(tmp_path / "distill_my_voice")
 
 
 def test_the_card_has_the_mel_that_was_asked_for(tmp_path, monkeypatch) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+import pytest
 
 APP = """
 import numpy as np
@@ -31,13 +28,7 @@ def moved(mine: Mine) -> Mine:
 """
 
 
-def test_what_goes_in_is_annotated_as_going_in(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("mypy")
+def test_what_goes_in_is_annotated_as_going_in(tmp_path: Path, strict_mypy) -> None:
     (tmp_path / "app.py").write_text(APP)
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "app.py"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "MYPYPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    strict_mypy(tmp_path / "app.py")
