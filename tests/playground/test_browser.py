@@ -279,13 +279,17 @@ def test_two_tabs_take_turns(page: Page, server: Server, tmp_path: Path) -> None
     page.driver.switch_to.window(first)
 
 
-def test_a_run_can_be_stopped_and_a_closed_tab_stops_its_own(page: Page, server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "long.wav"
+def begin_a_long_run(page: Page, server: Server, folder: Path) -> None:
+    path = folder / "long.wav"
     soundfile.write(path, np.random.default_rng(0).normal(size=22050 * 60) * 0.05, 22050, subtype="PCM_16")
     page.open(server.url)
     page.put("#dv-sound", path)
     page.wait("#dv-run").click()
     page.until(lambda: "left" in page.text("#dv-status"), "the bar to say how long")
+
+
+def test_a_run_can_be_stopped_and_a_closed_tab_stops_its_own(page: Page, server: Server, tmp_path: Path) -> None:
+    begin_a_long_run(page, server, tmp_path)
     page.open(server.url)  # the session that ran is gone, and so is its turn
     take_the_vowel(page)
     page.run(seconds=30)
@@ -293,12 +297,7 @@ def test_a_run_can_be_stopped_and_a_closed_tab_stops_its_own(page: Page, server:
 
 
 def test_another_press_ends_the_run_and_begins_another(page: Page, server: Server, tmp_path: Path) -> None:
-    path = tmp_path / "long.wav"
-    soundfile.write(path, np.random.default_rng(0).normal(size=22050 * 60) * 0.05, 22050, subtype="PCM_16")
-    page.open(server.url)
-    page.put("#dv-sound", path)
-    page.wait("#dv-run").click()
-    page.until(lambda: "left" in page.text("#dv-status"), "the bar to say how long")
+    begin_a_long_run(page, server, tmp_path)
     take_the_vowel(page)
     page.run(seconds=30)
     assert page.durations() == pytest.approx([2.5, 2.5], abs=0.001)
