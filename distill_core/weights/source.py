@@ -6,7 +6,7 @@ import os
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,19 +231,18 @@ def find_checkpoint(folder: Path, names: Sequence[str] = ()) -> Path:
 
 
 def _from_folder(folder: Path, names: Sequence[str], converted: bool) -> Checkpoint:
-    path = find_checkpoint(folder, names)
-    found = _from_file(path, converted)
-    if found.config is not None and not (folder / CONFIG).exists():
-        return found
-    # The folder's own decides, also over one that is stored in the checkpoint; where there is neither, this raises.
-    return replace(found, config=read_config(folder / CONFIG))
+    found = _from_file(find_checkpoint(folder, names), converted, folder=True)
+    if found.config is None:
+        read_config(folder / CONFIG)  # raises: a folder says itself what architecture it holds
+    return found
 
 
-def _from_file(path: Path, converted: bool) -> Checkpoint:
+def _from_file(path: Path, converted: bool, *, folder: bool = False) -> Checkpoint:
+    """With the configuration beside it where none is stored in it, or where the folder was asked for, whose that is."""
     instead = folded.preferred(path) if converted else None
     read = read_checkpoint(instead or path)
     config, beside = read.config, path.parent / CONFIG
-    if beside.exists() and (config is None or instead):
+    if beside.exists() and (config is None or instead or folder):
         config = read_config(beside)
     return Checkpoint(_owned(read), config, str(path), instead or path)
 
