@@ -14,6 +14,7 @@ import torch
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, Activation1d, SnakeBeta
 from distill_bigvgan.engines.gpu_ops import Ops, SnakeParameters, TorchOps
+from distill_core.wording import on_one_line
 
 _CONFIG = CONFIGS["bigvgan_v2_44khz_128band_512x"]
 _REPEAT = 30
@@ -34,7 +35,7 @@ def measure(device: torch.device, *, frames: int, tiny: bool) -> dict[str, Any]:
         with torch.cuda.device(device):  # events and streams are the current device's, whatever the tensors' is
             return _measured(TritonOps(), device, frames, tiny)
     except Exception as error:  # no Triton, no compiler for its launcher, no memory
-        return {"reason": f"The kernel could not be measured: {type(error).__name__}: {' '.join(str(error).split())}"}
+        return {"reason": f"The kernel could not be measured: {on_one_line(error)}"}
 
 
 def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .card import API_VERSION, VocoderCard
 from .discovery import Candidate
 from .errors import DistillError, OptionError, PluginApiError, PluginBrokenError, PluginError
 from .suggest import did_you_mean
+from .wording import on_one_line
 
 HOOK = hookspecs.distill_vocoders.__name__
 
@@ -189,7 +190,7 @@ def _broken(candidate: Candidate, what: str) -> PluginBrokenError:
 
 
 def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_one_line(error)}"
+    return on_one_line(error).rstrip(".")
 
 
 def _one_line(error: BaseException) -> str:

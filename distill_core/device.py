@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .errors import DeviceError, PrecisionError
+from .wording import on_one_line
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ def why_unusable(device: torch.device) -> str | None:
         ones = torch.ones(8, 8, dtype=torch.float32, device=device)  # whatever the default dtype: MPS has no float64
         total = float((ones @ ones).sum())
     except Exception as error:  # drivers fail in many ways; whichever it is, this device is out
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return on_one_line(error)
     return None if total == 512.0 else f"a matrix product of ones came out as {total}, not 512"
 
 

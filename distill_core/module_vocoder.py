@@ -29,6 +29,7 @@ from .errors import EngineError, PrecisionError
 from .flow import Flow
 from .report import EngineReport
 from .vocoder import DEFAULT_CHUNK_FRAMES, VocoderBase
+from .wording import on_one_line
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -285,7 +286,7 @@ class ModuleVocoder(VocoderBase):
             except RuntimeError as error:
                 if self._engine == CUDA or is_out_of_memory(error):
                     raise
-                failure = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                failure = on_one_line(error, 300)
         # A call that fell back to the CPU for lack of memory may have no half precision there, and computes in fp32.
         missing = mel.device.type == "cpu" and self._why_not_on_cpu(self.precision, self._engine)
         half = None if missing else _AUTOCAST.get(self.precision)

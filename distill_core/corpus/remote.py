@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CorpusError, DistillError, MissingDependencyError
+from ..wording import on_one_line
 
 Identity = tuple[int, int]
 
@@ -232,7 +233,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise MissingDependencyError(f"{url}: {error}: pip install s3fs for s3://, gcsfs for gs://, ...") from error
     except Exception as error:  # an unknown protocol, a host that does not answer, credentials
-        raise CorpusError(f"{url}: cannot be used ({_brief(error)}).") from error
+        raise CorpusError(f"{url}: cannot be used ({on_one_line(error, 300).rstrip('.')}).") from error
     return fs, str(path)
 
 
@@ -244,11 +245,7 @@ def _words(url: str) -> Iterator[None]:
     except (FileNotFoundError, DistillError):
         raise
     except Exception as error:
-        raise CorpusError(f"{url}: {_brief(error)}.") from error
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300].rstrip('.')}"
+        raise CorpusError(f"{url}: {on_one_line(error, 300).rstrip('.')}.") from error
 
 
 def _identity(about: dict[str, Any]) -> Identity:

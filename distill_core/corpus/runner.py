@@ -20,6 +20,7 @@ from ..mel import detect
 from ..mel_files import read_mel
 from ..registry import registry
 from ..resynthesis import analyze
+from ..wording import on_one_line
 from . import files
 from .batches import Batch
 from .blocks import Sound, analyze_blocks, cut
@@ -317,7 +318,7 @@ def _failed(item: Item, error: Exception) -> Outcome:
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}."
     else:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        text = on_one_line(error)
     if not text.startswith((item.input, item.output)):
         text = f"{item.input}: {text}"
     return Outcome(item, "failed", text, fatal=isinstance(error, UnwritableError) and error.fatal)

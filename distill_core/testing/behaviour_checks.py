@@ -11,8 +11,9 @@ from typing import Any
 
 from ..device import why_unusable
 from ..errors import DeviceError, PluginError
+from ..wording import on_one_line
 from .checks import ConformanceError, Group, NotApplicable, require
-from .subject import Subject, difference, one_line
+from .subject import Subject, difference
 
 BEHAVIOUR = Group("behaviour")
 
@@ -154,7 +155,7 @@ def moves_whole(subject: Subject) -> None:
         if subject.known_card.devices == ("cpu",):
             raise NotApplicable("it runs on the CPU alone, and cannot be moved") from error
         raise ConformanceError(
-            f"It cannot be moved to another device: {one_line(error).rstrip('.')}. Keep the torch module as "
+            f"It cannot be moved to another device: {on_one_line(error).rstrip('.')}. Keep the torch module as "
             "self.model, or override _move(device)."
         ) from error
     except Exception as error:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import DistillError
+from ..wording import on_one_line
 from .checks import ConformanceError, Group, require
-from .subject import Subject, difference, not_finite, one_line
+from .subject import Subject, difference, not_finite
 
 OUTPUT = Group("output")
 
@@ -75,7 +76,7 @@ def finite(subject: Subject) -> None:
     waves = {}
     for what, made in subject.trials.items():
         if isinstance(made, Exception):
-            raise ConformanceError(f"A mel of {what} ends in a {one_line(made)}") from made
+            raise ConformanceError(f"A mel of {what} ends in a {on_one_line(made)}") from made
         peak = made.detach().abs().max().item()
         require(peak <= _LOUDEST, f"The waveform of {what} has a peak of {peak:.0f}, where full scale is 1. Scale it.")
         waves[what] = made

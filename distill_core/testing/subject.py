@@ -239,11 +239,6 @@ def not_finite(made: torch.Tensor | Exception) -> bool:
     return not bool(made.isfinite().all())
 
 
-def one_line(error: Exception) -> str:
-    """`ValueError: what was wrong`, on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 @contextlib.contextmanager
 def caught_stdout() -> Iterator[list[str]]:
     """Gives what has been printed meanwhile, once it is over: by Python, by compiled code or by a program started."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distill_core.device import is_out_of_memory
 from distill_core.engines.channels_last import EngineUnavailable
+from distill_core.wording import on_one_line
 
 from .._vendor.bigvgan import BigVGAN
 from . import gpu_self_test
@@ -82,7 +83,7 @@ class CudaEngine:
         except EngineUnavailable:
             raise
         except Exception as error:  # a compiler, a driver, a library: whatever it is, the eager engine is there
-            raise EngineUnavailable(f"it failed in {precision}: {_line(error)}{_advice(error)}") from error
+            raise EngineUnavailable(f"it failed in {precision}: {on_one_line(error, 300)}{_advice(error)}") from error
         self.precision = precision
         self._generator = generator
         self._replays = ReplayCache(generator) if self._device.type == "cuda" else None
@@ -156,7 +157,7 @@ def triton_ops(device: torch.device, precision: str) -> Ops:
         from .triton_activation import TritonOps, interpreted
     except Exception as error:  # half-installed compilers fail on import in ways of their own
         raise EngineUnavailable(
-            f"Triton cannot be imported ({_line(error)}); it comes with torch for CUDA on Linux, "
+            f"Triton cannot be imported ({on_one_line(error, 300)}); it comes with torch for CUDA on Linux, "
             "elsewhere see whether `pip install triton` has a version for it"
         ) from error
     if interpreted():
@@ -210,7 +211,3 @@ def _advice(error: BaseException) -> str:
     if isinstance(error, subprocess.CalledProcessError) or "C compiler" in str(error):
         return "; Triton builds its launcher once with a C compiler: install gcc and Python's headers (python3-dev)"
     return ""
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from distill_core.wording import on_one_line
+
 log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 8
@@ -106,7 +108,7 @@ class ReplayCache:
             again = graph(mel)
             error = float((again - wave).norm()) / max(size, 1e-12)
         except Exception as failure:  # capture has many ways to fail; the plain run above is right in any case
-            self._give_up(f"recording failed with {type(failure).__name__}: {' '.join(str(failure).split())[:200]}")
+            self._give_up(f"recording failed with {on_one_line(failure, 200)}")
             return
         if not error <= _TOLERANCE:
             self._give_up(f"a replay differed from the plain run by {error:.1e}")
