@@ -203,8 +203,7 @@ class _AdaptedFeed:
         for total in sorted({self.source_lengths[row] for row in rows}):
             chosen = [row for row in rows if self.source_lengths[row] == total]
             first, last = self.adapter.window(lo, hi, total)
-            piece = self.mel[chosen, :, first:last].to(torch.float32).to(self.adapter.device)  # MPS has no float64
-            made = self.adapter.convert(piece, offset=first, start=lo, stop=hi, total=total)
+            made = _converted(self.adapter, self.mel[chosen, :, first:last], first, lo, hi, total)
             parts.update(zip(chosen, made, strict=True))
         return torch.stack([parts[row] for row in rows])
 
@@ -240,5 +239,12 @@ class _AdaptedBuffer:
     def read(self, rows: Sequence[int], lo: int, hi: int) -> torch.Tensor:
         total = self.source.available if self.finished else None
         first, last = self.adapter.window(lo, hi, total)
-        piece = self.source.read(rows, first, last).to(torch.float32).to(self.adapter.device)
-        return self.adapter.convert(piece, offset=first, start=lo, stop=hi, total=total)
+        return _converted(self.adapter, self.source.read(rows, first, last), first, lo, hi, total)
+
+
+def _converted(
+    adapter: MelAdapter, piece: torch.Tensor, first: int, lo: int, hi: int, total: int | None
+) -> torch.Tensor:
+    """The model's frames [lo, hi) from the caller's, of which a piece begins at `first`."""
+    piece = piece.to(torch.float32).to(adapter.device)  # in this order: MPS has no float64
+    return adapter.convert(piece, offset=first, start=lo, stop=hi, total=total)

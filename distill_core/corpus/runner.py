@@ -211,8 +211,7 @@ class Runner:
 
     def _compute_group(self, works: list[_Work], advance: Advance) -> None:
         vocoder = works[0].vocoder
-        vocoder.report()  # makes the engine ready, once: no part of the first file's time
-        started = time.perf_counter()
+        started = _now_that_is_ready(vocoder)
         mels = [work.mel for work in works if work.mel is not None]
         waves = vocoder.mel_to_waveform(torch.cat(mels), check_format=False, progress=_progress(vocoder, advance))
         waves = waves[:, 0].cpu()
@@ -224,8 +223,7 @@ class Runner:
 
     def _compute_long(self, work: _Work, advance: Advance) -> None:
         """Vocode and write a long item in one go."""
-        work.vocoder.report()  # as in `_compute_group`
-        started = time.perf_counter()
+        started = _now_that_is_ready(work.vocoder)
         try:
             if work.mel is not None:
                 rows = work.mel.shape[0]
@@ -309,6 +307,12 @@ class Runner:
             sample_rate=rate,
             took=work.took,
         )
+
+
+def _now_that_is_ready(vocoder: VocoderBase) -> float:
+    """The time when computing begins. The engine, which is made once, is no part of the first file's."""
+    vocoder.report()
+    return time.perf_counter()
 
 
 def _failed(item: Item, error: Exception) -> Outcome:
