@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import team, winograd_kernels
+from . import team, winograd_kernels, winograd_packing
 from .channels_last import Layout
 from .kernels import LANES
 from .winograd_conv import WinogradConv
 from .winograd_kernels import PANEL, ROWS
-from .winograd_schemes import SCHEMES, evaluated
+from .winograd_packing import packed
+from .winograd_schemes import SCHEMES
 
 _SLABS = 64, 128
 """Input channels that are transformed at once, if as many divide them: a tile of so many stays in the second cache.
@@ -38,7 +39,7 @@ class CompiledConv(WinogradConv):
             self._bias.copy_(bias)
         slopes = [1.0, 1.0 if negative_slope is None else negative_slope]
         self._adding, self._slope = torch.tensor(slopes, dtype=torch.float32, device="cpu").split(1)
-        self._weight = self._packed(weight)
+        self._weight = packed(weight, self._scheme, self._slab)
 
     def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
         return self._convolve(x, None, out, layout)
@@ -112,17 +113,6 @@ class CompiledConv(WinogradConv):
         beyond = (self._blocks - 1) * self._dilation
         return edge, 4 * self._slab * (rows + beyond) + 64, 4 * PANEL * rows + 64
 
-    def _packed(self, weight: Tensor) -> Tensor:
-        """In the order in which it is read: for each slab and panel [points, blocks, slab, panel]."""
-        scheme, outputs = self._scheme, self.channels
-        shape = (self._inputs // self._slab, self._slab, scheme.points, self._blocks, outputs)
-        result = torch.empty(shape, dtype=torch.float32, device="cpu")
-        for first, some in evaluated(weight.transpose(0, 1), scheme):
-            result.flatten(0, 1)[first : first + some.shape[1]] = some.permute(1, 0, 3, 2)
-        result = result.permute(0, 2, 3, 1, 4)
-        panels = [result[..., first : first + PANEL] for first in range(0, outputs, PANEL)]
-        return torch.cat([panel.reshape(len(panel), -1) for panel in panels], dim=1)
-
 
 def _slab(inputs: int) -> int:
     least, most = _SLABS
@@ -134,5 +124,6 @@ def _slab(inputs: int) -> int:
 
 
 def prepare() -> None:
-    """Compile the kernel, or read it from what an earlier process compiled."""
+    """Compile the kernels, or read them from what an earlier process compiled."""
     winograd_kernels.KERNELS.address("convolve")
+    winograd_packing.KERNELS.address("pack")
