@@ -1,6 +1,7 @@
 """How close converted mels come to true ones, beside other ways, and what that costs.
 
     python -m benchmarks.mel_adapter
+    python -m benchmarks.mel_adapter --bounds    # only what noise buries, and how well that would have to be known
 
 Held-out recordings (see training/recordings.py: split by file; of these none was trained on) are
 analysed in both formats. The figure is the mean over files of the mean |Δ ln mel| in nats (1 nat is
@@ -17,8 +18,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from distill_core.mel import MelAdapter, MelSpec
+from distill_core.mel.refine import warp_matrix
+from distill_core.mel.timing import FrameClock
 from training import recordings
 
 from . import mel_peers
@@ -85,6 +89,45 @@ def table(source: MelSpec, target: MelSpec, count: int | None) -> None:
         print(f"| {way} | " + " | ".join(cells) + " |", flush=True)
 
 
+def bounds(source: MelSpec, target: MelSpec) -> None:
+    """What noise buries in the spoken files, and how well that would have to be known for a smaller figure.
+
+    Buried is what has less of the source's values than the noise's deviation. All else is taken as converted without
+    noise, and what is buried as the mean of the true values in the frames before and behind, its own left out.
+    """
+    files = recordings.find().speech
+    adapter, clock = MelAdapter(source, target), FrameClock(source, target)
+    warp = warp_matrix(source, target)
+    print(f"\n### What noise buries: speech, {source.name} to {target.name}\n")
+    beside = (1, 2, 3, 4)
+    told = " | ".join(f"told {frames} on either side" for frames in beside)
+    print(f"| noise | buried | error in it | error elsewhere | in all | {told} |")
+    print("|---" * (5 + len(beside)) + "|")
+    for label, sigma in CONDITIONS[1:]:
+        rows = []
+        for index, path in enumerate(files):
+            mel = source.analyze(recordings.load(path, source.sample_rate))
+            true = target.analyze(recordings.load(path, target.sample_rate))
+            made, clean = adapter(noisy(mel, sigma, index)), adapter(mel)
+            frames = min(made.shape[-1], true.shape[-1])
+            made, clean, true = (each[..., :frames] for each in (made, clean, true))
+            here, phase = clock.positions(0, frames)
+            levels = warp @ torch.cat([mel, mel[..., -1:]], dim=2)
+            here = here.clamp(0, mel.shape[-1] - 1)
+            levels = torch.lerp(levels[..., here], levels[..., here + 1], phase)
+            heard, buried = true > AUDIBLE, levels < sigma
+            error, best = (made - true).abs(), (clean - true).abs()
+            row = [buried[heard].float().mean(), error[heard & buried].mean(), error[heard & ~buried].mean()]
+            row.append(error[heard].mean())
+            for count in beside:
+                around = F.pad(true, (count, count), mode="replicate").unfold(2, 2 * count + 1, 1)
+                mean = (around.sum(dim=3) - true) / (2 * count)
+                row.append(torch.where(buried, (mean - true).abs(), best)[heard].mean())
+            rows.append(torch.stack(row))
+        share, *found = torch.stack(rows).mean(dim=0).tolist()
+        print(f"| {label} | {share:.0%} | " + " | ".join(f"{each:.3f}" for each in found) + " |", flush=True)
+
+
 def per_frame(run: Callable[[], object], frames: int, repeats: int) -> float:
     """The median CPU time per frame in seconds, after one run to warm up."""
     run()
@@ -131,8 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="*", default=["bigvgan-44khz-128band-512x", "hifigan-22khz-80band"])
     parser.add_argument("--files", type=int, help="only so many of each group")
+    parser.add_argument("--bounds", action="store_true", help="only what noise buries, and what that comes to")
     parser.add_argument("--repeats", type=int, default=3, help="timings to take the median of; 0: no timing")
     args = parser.parse_args()
+    if args.bounds:
+        for name in args.target:
+            bounds(MelSpec.preset("distill-vae"), MelSpec.preset(name))
+        return
     for name in args.target:
         table(MelSpec.preset("distill-vae"), MelSpec.preset(name), args.files)
     if args.repeats:
