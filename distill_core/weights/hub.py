@@ -108,7 +108,7 @@ def offline(pin: WeightsPin, reason: str) -> WeightsOfflineError:
         f"The weights of {pin.repo} are not in the cache, and {reason.rstrip('.')}. To bring them here: where there "
         f"is a network, run `hf download {pin.repo} {' '.join(pin.files)} --revision {pin.revision} --local-dir DIR` "
         "(or `distill-vocoder weights fetch NAME --to DIR`), copy DIR, and pass weights=DIR "
-        "(--weights DIR in the terminal)."
+        "(in the terminal --weights DIR, for compare NAME=DIR)."
     )
 
 

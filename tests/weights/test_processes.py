@@ -110,7 +110,7 @@ def test_offline_with_nothing_cached_says_what_to_do(hub: HubServer, size: int, 
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "pass weights=DIR (--weights DIR in the terminal)" in line
+    assert "pass weights=DIR (in the terminal --weights DIR, for compare NAME=DIR)" in line
     assert hub.requests == []
 
     told = re.search(r"`(hf download .*?)`", line)
