@@ -232,6 +232,9 @@ def compare(
     usable = [column for column in columns if column.vocoder is not None]
     if columns and not usable:
         paths = []  # looking at them takes minutes, and for nothing
+    for column in columns:
+        if column.error is not None and usable:  # a name that is misspelt is better known before the minutes than after
+            log.warning("Left out: %s: %s", column.label, column.error)
     done, total, kept = 0, len(paths) * len(usable), 0
     for path, name in zip(paths, references.short_names(paths), strict=True):
         compared = Compared(path, name)

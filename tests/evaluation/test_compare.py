@@ -178,6 +178,14 @@ def test_a_vocoder_that_cannot_be_loaded_or_fails_leaves_the_others_be(sounds: P
     assert "b.wav, failing: RuntimeError" in told and "Traceback" not in told
 
 
+def test_who_cannot_be_loaded_is_told_before_any_file_is_read(sounds: Path, caplog, monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(references, "read", lambda *_: told.extend(caplog.messages) or 1 / 0)
+    compare([sounds / "b.wav"], "toy,toyy")
+    assert len(told) == 1
+    assert told[0].startswith("Left out: toyy: ")
+
+
 def test_who_fails_on_a_file_is_not_ranked_by_the_others(sounds: Path) -> None:
     """The vocoder that fails on the worst file must not win by that."""
     short = sounds.parent / "short.wav"
