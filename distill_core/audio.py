@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +51,9 @@ _STREAMED = 0x7FFF0000
 """Sizes from here on are what is written into the header of a stream whose end is not known."""
 _UNKNOWN = 1 << 60
 
+_PIECE = 1 << 16
+"""Samples handed to libsndfile at once; its Vorbis encoder overflows the stack with millions."""
+
 
 def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None) -> tuple[torch.Tensor, int]:
     """An audio file as (waveform [channels, samples] of float32, full scale at 1, sample rate in Hz).
@@ -60,8 +64,8 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
         max_seconds: no more than this is read from its beginning.
 
     Raises:
-        InvalidAudioError: there is no such file, it is no audio, it is empty or was cut off, or it holds NaN or
-            infinity; or `max_seconds` is no length.
+        InvalidAudioError: there is no such file, it is no audio, it is empty or was cut off, its header does not say
+            how long it is, or it holds NaN or infinity; or `max_seconds` is no length.
         MissingDependencyError: soundfile is not installed.
     """
     import torch
@@ -110,7 +114,7 @@ def write_audio(
     Raises:
         OutputExistsError: the file exists and `overwrite` is False.
         InvalidAudioError: the path, waveform or sample rate is none, the ending or subtype is unknown, the format
-            cannot hold so many channels or such a rate, or the folder cannot be written to.
+            cannot hold so many channels or such a rate, the folder cannot be written to, or the disk is full.
         MissingDependencyError: soundfile is not installed.
     """
     soundfile = _soundfile()
@@ -118,11 +122,11 @@ def write_audio(
     samples, sample_rate = _writable_samples(path, wave), checked_rate(sample_rate, f"{path}: sample_rate")
     check_writable(path, overwrite=overwrite, force="overwrite=True")
     file_format = path.suffix[1:].upper()
-    check_encoding(str(path), file_format, subtype, channels=samples.shape[1], sample_rate=sample_rate)
-    samples = encodable(samples, file_format, subtype)
+    channels = samples.shape[1]
+    check_encoding(str(path), file_format, subtype, channels=channels, sample_rate=sample_rate)
     try:
         with replacing(path) as temporary:
-            soundfile.write(for_libsndfile(temporary), samples, sample_rate, format=file_format, subtype=subtype)
+            write_samples(temporary, [samples], sample_rate, channels, file_format, subtype)
     except soundfile.LibsndfileError as error:
         raise InvalidAudioError(f"{path}: cannot be written ({str(error.error_string).rstrip('.')}).") from error
     except OSError as error:
@@ -294,12 +298,49 @@ def encodable(samples: NDArray[Any], file_format: str, subtype: str | None) -> N
     return samples if steps is None else (samples * steps).round() / steps
 
 
-def check_header(file: Any, name: str) -> None:
-    """See that as much is in a soundfile.SoundFile as its header says.
+def write_samples(
+    path: Path,
+    pieces: Iterable[NDArray[Any]],
+    sample_rate: int,
+    channels: int,
+    file_format: str,
+    subtype: str | None,
+) -> int:
+    """Write pieces [samples, channels] to a new file, and see that they are all there.
+
+    Returns:
+        How many samples, of each channel.
 
     Raises:
-        InvalidAudioError: it was cut off; `name` is what the message calls it.
+        LibsndfileError, AssertionError: libsndfile cannot write them.
+        OSError: what it wrote is not all there; of a disk that is full it need not tell.
     """
+    soundfile = _soundfile()
+    written = 0
+    with soundfile.SoundFile(
+        for_libsndfile(path), "w", sample_rate, channels, subtype=subtype, format=file_format
+    ) as sound:
+        for piece in pieces:
+            for start in range(0, len(piece), _PIECE):
+                sound.write(encodable(piece[start : start + _PIECE], file_format, subtype))
+            written += len(piece)
+    # There are more in encodings of blocks, whose last is filled up. A FLAC that could not be ended says no number.
+    if written and not written <= soundfile.info(for_libsndfile(path)).frames < _UNKNOWN:
+        raise OSError(errno.EIO, "less came to be in the file than was written to it")
+    return written
+
+
+def check_header(file: Any, name: str) -> None:
+    """See that a header says how much is in a soundfile.SoundFile, and that as much is there.
+
+    Raises:
+        InvalidAudioError: it does not, or it was cut off; `name` is what the message calls it.
+    """
+    if file.frames >= _UNKNOWN:
+        raise InvalidAudioError(
+            f"{name}: its header does not say how long it is, as of a FLAC that was written to a pipe or is cut off. "
+            "Write it again to a file: ffmpeg -i does that."
+        )
     for promised, there in _PROMISED.findall(file.extra_info):
         if int(there) + _SLACK < int(promised) < _STREAMED:
             raise InvalidAudioError(f"{name}: is cut off: its header promises {promised} bytes, {there} are there.")
@@ -312,7 +353,7 @@ def check_length(read: int, promised: int, name: str) -> None:
         InvalidAudioError: it was cut off; `name` is what the message calls it.
     """
     # Decoders of mp3 estimate the length; one that is off by more than 2 % was told of more than there is.
-    if read + max(_SLACK, promised // 50) < promised < _UNKNOWN:
+    if read + max(_SLACK, promised // 50) < promised:
         raise InvalidAudioError(f"{name}: is cut off: of {promised} samples, {read} are there.")
 
 

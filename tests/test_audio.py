@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from distill_core.audio import check_free, read_audio, write_audio
-from distill_core.corpus.batches import extent
+from distill_core.corpus.batches import Extent, extent
 from distill_core.corpus.blocks import Sound
 from distill_core.corpus.plan import Item
-from distill_core.corpus.write import write
+from distill_core.corpus.write import UnwritableError, write
 from distill_core.errors import InvalidAudioError, InvalidMelError, OutputExistsError
 from distill_core.mel_files import read_mel
 
@@ -146,6 +146,58 @@ def test_a_sound_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path: Path) -
     for seconds in (None, 0.1):
         with pytest.raises(InvalidAudioError, match="is cut off"):
             read_audio(path, max_seconds=seconds)
+
+
+def test_libsndfile_is_handed_no_more_at_once_than_its_encoders_can_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Vorbis encoder puts it on the stack: an .ogg of a minute ended the process."""
+    handed: list[int] = []
+    original = soundfile.SoundFile.write
+    monkeypatch.setattr(
+        soundfile.SoundFile, "write", lambda file, samples: handed.append(len(samples)) or original(file, samples)
+    )
+    wave = torch.zeros(1, 200_000)
+    write_audio(tmp_path / "x.ogg", wave, 8000)
+    write(tmp_path / "y.ogg", [wave], 8000, 1, name="y.ogg")
+    assert max(handed) <= 1 << 16
+    for name in ("x.ogg", "y.ogg"):
+        assert read_audio(tmp_path / name)[0].shape == (1, 200_000)
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg"])
+def test_a_file_for_whose_end_there_is_no_room_is_no_result(tmp_path: Path, name: str) -> None:
+    """libsndfile does not tell where it finds no room for what an encoder kept to the end."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    wave = torch.rand(1, 40_000, generator=torch.Generator().manual_seed(0)) - 0.5
+    write_audio(tmp_path / name, wave, 22050)
+    content = (tmp_path / name).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) - 100, limits[1]))
+    try:
+        with pytest.raises(InvalidAudioError, match="cannot be written"):
+            write_audio(tmp_path / name, wave, 22050, overwrite=True)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        with pytest.raises(UnwritableError, match="cannot be written"):
+            write(tmp_path / "new", [wave], 22050, 1, name=name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_flac_that_was_written_to_a_pipe_is_told_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    write_audio(path, WAVE, 22050)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # of the number of samples, 36 bits in all
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    for seconds in (None, 0.001):
+        with pytest.raises(InvalidAudioError, match="does not say how long it is.* ffmpeg"):
+            read_audio(path, max_seconds=seconds)
+    with pytest.raises(InvalidAudioError, match="does not say how long it is"):
+        Sound(path, path.name)
+    assert extent(Item(str(path), "out.wav"), 0.01) == Extent(0, 0.0)  # else one file takes all of a run's time
 
 
 def test_a_mel_may_be_stored_in_any_order_of_bytes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..audio import check_is_file, for_libsndfile
+from ..audio import check_header, check_is_file, for_libsndfile
 from . import files
 from .plan import Item
 
@@ -117,8 +117,9 @@ def extent(item: Item, frame_seconds: float) -> Extent:
             import soundfile
 
             check_is_file(path, item.input)  # a pipe would be waited for
-            about = soundfile.info(for_libsndfile(path))
-            return Extent(about.channels, about.frames / about.samplerate)
+            with soundfile.SoundFile(for_libsndfile(path)) as sound:
+                check_header(sound, item.input)
+                return Extent(sound.channels, sound.frames / sound.samplerate)
     except Exception:  # whatever is wrong with it, reading it will say so
         return Extent(0, 0.0)
 

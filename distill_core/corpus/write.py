@@ -8,14 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..audio import _soundfile, check_encoding, encodable, for_libsndfile
+from ..audio import _soundfile, check_encoding, write_samples
 from ..errors import CorpusError, InvalidAudioError
 
 if TYPE_CHECKING:
     import torch
-
-_PIECE = 1 << 16
-"""Samples handed to libsndfile at once; its Vorbis encoder overflows the stack with millions."""
 
 _RF64 = 3 << 30
 """Bytes beyond which a wav gets 64-bit sizes; plain ones end at 4 GiB."""
@@ -78,19 +75,11 @@ def write(
     check_encoding(name, file_format, subtype, channels=channels, sample_rate=sample_rate)
     if file_format == "WAV" and expected * channels * 8 > _RF64:
         file_format = "RF64"
-    written = 0
+    samples = (piece.T.cpu().numpy() for piece in pieces)
     try:
-        with soundfile.SoundFile(
-            for_libsndfile(path), "w", sample_rate, channels, subtype=subtype, format=file_format
-        ) as sound:
-            for piece in pieces:
-                for part in piece.split(_PIECE, dim=1):
-                    sound.write(encodable(part.T.cpu().numpy(), file_format, subtype))
-                    written += part.shape[1]
+        written = write_samples(path, samples, sample_rate, channels, file_format, subtype)
         if not written:
             raise InvalidAudioError(f"{name}: at {sample_rate} Hz not one sample is left to write.")
-        if soundfile.info(for_libsndfile(path)).frames < written:  # more in encodings of blocks: the last is filled up
-            raise OSError(errno.EIO, "less came to be in the file than was written to it")
     except (soundfile.LibsndfileError, AssertionError, OSError) as error:
         failure = _failure(path.parent)
         if failure is not None:
