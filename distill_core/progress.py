@@ -54,18 +54,17 @@ class _Bar(Progress):
         from tqdm import tqdm
 
         self.bar: Any = tqdm(
-            total=total * seconds_per_frame,
-            unit="s",
+            total=total,  # in frames, whose sum is exact: tqdm warns of seconds that add up to a little more than all
+            unit_scale=seconds_per_frame,
             desc="vocoding",
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}]",
             delay=0.5,
             leave=False,
             disable=bar_hidden(),
         )
-        self.seconds_per_frame = seconds_per_frame
 
     def advance(self, frames: int) -> None:
-        self.bar.update(frames * self.seconds_per_frame)
+        self.bar.update(frames)
 
     def __exit__(self, *_: object) -> None:
         self.bar.close()
