@@ -161,9 +161,10 @@ def test_out_of_range_formats_are_refused_with_the_reason() -> None:
         adapted(mel=far)
 
 
-def test_a_bad_sample_rate_is_refused_at_once() -> None:
-    with pytest.raises(errors.DistillError, match="-1"):
-        adapted(sample_rate=-1)
+@pytest.mark.parametrize("rate", [-1, 8000 * 65_537])
+def test_a_sample_rate_that_cannot_be_is_refused_at_once(rate: int) -> None:
+    with pytest.raises(errors.InvalidAudioError, match=str(rate)):
+        adapted(sample_rate=rate)
 
 
 def test_a_mel_that_plainly_is_in_another_format_is_refused() -> None:

@@ -250,8 +250,10 @@ class MelSpec:
         """One line for people, with every field that makes a difference."""
         assert self.fmax is not None
         kind = "magnitude" if self.power == 1.0 else "power"
+        if self.eps > 0:
+            kind += f" (eps {self.eps:g})"
         log: str = self.log or "no logarithm"
-        if self.log != "log1p" and self.floor > 0:
+        if self.floor > 0:
             log += f" above {self.floor:g}"
         window = "" if self.win_length == self.n_fft else f", window {self.win_length}"
         norm = "Slaney-normalised " if self.norm else ""

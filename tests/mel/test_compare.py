@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -122,6 +123,15 @@ def test_the_floor_is_the_level_of_a_sine_that_just_reaches_it(name: str, change
     bare = dataclasses.replace(spec, log=None, floor=0.0, eps=0.0)
     level = bare.analyze(sine)[0, middle].median()
     assert 20 / spec.power * torch.log10(level / spec.floor) == pytest.approx(0, abs=0.3)
+    between_bins = dataclasses.replace(spec, fmin=spec.fmax - 1.0)  # where a band has no sine, nothing reaches it
+    assert floor_db(between_bins) == -math.inf
+
+
+def test_where_the_lowest_bands_begin_is_told_in_both_directions() -> None:
+    spec = MelSpec.preset(HIFIGAN)
+    higher = dataclasses.replace(spec, fmin=300.0)
+    assert "bandwidth: the source begins at 300 Hz; below it the target stays silent" in compare(higher, spec).lost
+    assert "bandwidth: what the source has below 300 Hz is dropped" in compare(spec, higher).lost
 
 
 def test_nothing_is_lost_only_where_each_value_has_its_own() -> None:

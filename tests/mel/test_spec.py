@@ -95,8 +95,10 @@ def test_numbers_are_stored_in_one_type() -> None:
 
 def test_presets_are_found_by_their_names_and_by_those_of_checkpoints() -> None:
     for name in MelSpec.presets():
-        assert MelSpec.preset(name).name is not None
-        assert name in str(MelSpec.preset(name))
+        spec = MelSpec.preset(name)
+        assert spec.name is not None and MelSpec.preset(spec.name) == spec
+        assert name in str(spec)
+        assert dataclasses.replace(spec, fmin=20.0).name is None
     for checkpoint, preset in {
         "bigvgan_v2_44khz_128band_512x": "bigvgan-44khz-128band-512x",
         "nvidia/bigvgan_v2_44khz_128band_256x": "bigvgan-44khz-128band-256x",
@@ -154,6 +156,30 @@ def test_silence_is_the_floor() -> None:
     assert MelSpec.preset("distill-vae").silence == 0.0
     assert NVIDIA.silence == pytest.approx(math.log(1e-5))
     assert MelSpec.preset("vocos-24khz-100band").silence == pytest.approx(math.log(1e-7))
+
+
+def test_a_format_is_described_in_words() -> None:
+    assert str(NVIDIA) == (
+        "bigvgan-44khz-128band-512x (44100 Hz, 128 Slaney-normalised Slaney bands 0-22050 Hz, magnitude (eps 1e-09), "
+        "ln above 1e-05, n_fft 2048, hop 512, frames between samples (padding (n_fft - hop) / 2))"
+    )
+    assert dataclasses.replace(MelSpec.preset("distill-vae"), win_length=1200).describe() == (
+        "48000 Hz, 128 HTK bands 0-24000 Hz, power, log1p, n_fft 2048, window 1200, hop 512, frames centred"
+    )
+
+
+CHANGES = {
+    "sample_rate": 48000, "n_fft": 4096, "hop_length": 256, "win_length": 1200, "n_mels": 100, "fmin": 20.0,
+    "fmax": 8000.0, "scale": "htk", "norm": None, "power": 2.0, "log": "log10", "floor": 1e-6, "center": True,
+    "eps": 0.0,
+}  # fmt: skip
+
+
+def test_formats_that_differ_read_differently() -> None:
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(MelSpec)}
+    for spec in (NVIDIA, dataclasses.replace(NVIDIA, log="log1p"), dataclasses.replace(NVIDIA, log=None)):
+        for field, value in CHANGES.items():
+            assert dataclasses.replace(spec, **{field: value}).describe() != spec.describe(), field
 
 
 def test_differences_are_listed_by_field() -> None:
