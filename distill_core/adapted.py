@@ -228,13 +228,11 @@ class _AdaptedBuffer:
 
     def finish(self) -> None:
         self.finished = True
-        if self.source.available:
-            self.available = self.adapter.out_frames(self.source.available)
+        self.available = self.adapter.out_frames(self.source.available)
 
     def drop_before(self, frame: int) -> None:
-        if frame > 0:
-            # Of those that have arrived: beyond the last one, which a vocoder without a halo may be, that one stands.
-            self.source.drop_before(self.adapter.window(frame, frame + 1, self.source.available)[0])
+        # Of those that have arrived: beyond the last one, which a vocoder without a halo may be, that one stands.
+        self.source.drop_before(self.adapter.window(frame, frame + 1, self.source.available)[0])
 
     def read(self, rows: Sequence[int], lo: int, hi: int) -> torch.Tensor:
         total = self.source.available if self.finished else None

@@ -45,7 +45,7 @@ def windows(start: int, stop: int, *, chunk: int, halo: int, total: int) -> Iter
     Equal ones cost no more, and a last window of a single frame would pay a whole halo for itself.
     """
     frames = stop - start
-    count = max(1, -(-frames // chunk))
+    count = -(-frames // chunk)
     edges = [start + frames * index // count for index in range(count + 1)]
     for left, right in itertools.pairwise(edges):
         yield window(left, right, halo, total)
@@ -63,8 +63,6 @@ def batches(
     for row, length in enumerate(lengths):
         by_length.setdefault(length, []).append(row)
     for total, rows in by_length.items():
-        if total == 0:
-            continue
         for each in windows(start, total if stop is None else stop, chunk=chunk, halo=halo, total=total):
             together = max(1, chunk // each.frames)
             for first in range(0, len(rows), together):

@@ -218,6 +218,33 @@ def test_moving_is_left_to_the_vocoder_inside(monkeypatch) -> None:
     assert asked == ["cpu"]
 
 
+@pytest.mark.parametrize("mel", [SOURCE, None], ids=["with an adapter", "another rate alone"])
+def test_where_memory_runs_out_what_is_inside_goes_to_the_cpu_and_back(mel: MelSpec | None, monkeypatch) -> None:
+    vocoder = adapted(mel=mel, sample_rate=16000)
+    inner, compute = vocoder._inner, vocoder._compute
+    given = toy.mel(2, 30) if mel is None else source_mel()
+    want = vocoder.mel_to_waveform(given)
+    moved, heard = [], []
+
+    def full(mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        if inner.device.type == "cuda":
+            raise torch.OutOfMemoryError("planted")
+        return compute(mel, context)
+
+    monkeypatch.setattr(inner, "_device", torch.device("cuda", 0))
+    monkeypatch.setattr(inner, "_move", lambda device: moved.append(("model", device.type)))
+    monkeypatch.setattr(inner, "_was_full", lambda: heard.append(inner.device.type))
+    monkeypatch.setattr(vocoder, "_compute", full)
+    monkeypatch.setattr(vocoder, "_waveform", lambda *shape: torch.zeros(shape))
+    parts = ["model"]
+    if mel is not None:
+        parts.append("adapter")
+        monkeypatch.setattr(vocoder._adapter, "to", lambda device: moved.append(("adapter", device.type)))
+    assert_same(vocoder.mel_to_waveform(given), want)
+    assert moved == [(part, device) for device in ("cpu", "cuda") for part in parts]
+    assert heard == ["cuda"]
+
+
 def test_the_model_and_its_chunk_are_those_of_the_vocoder_inside() -> None:
     vocoder = adapted()
     inner = vocoder._inner

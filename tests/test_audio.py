@@ -140,12 +140,15 @@ def test_a_file_that_is_there_stays_and_the_message_says_how_to_replace_it(tmp_p
 
 
 def test_a_sound_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
-    path = tmp_path / "x.wav"
-    write_audio(path, np.zeros((1, 22_050), np.float32), 22050)
-    path.write_bytes(path.read_bytes()[:22_000])
-    for seconds in (None, 0.1):
+    for name in ("x.wav", "x.mp3"):  # of which one says so at its beginning, and the other when all is read
+        path = tmp_path / name
+        soundfile.write(path, np.zeros(22_050), 22050)
+        assert read_audio(path)[0].shape[1] == pytest.approx(22_050, abs=1200)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(InvalidAudioError, match="is cut off"):
-            read_audio(path, max_seconds=seconds)
+            read_audio(path)
+    with pytest.raises(InvalidAudioError, match="is cut off"):
+        read_audio(tmp_path / "x.wav", max_seconds=0.1)
 
 
 def test_libsndfile_is_handed_no_more_at_once_than_its_encoders_can_take(

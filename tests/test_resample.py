@@ -154,6 +154,12 @@ def test_a_rate_that_is_none_is_refused(rate: object) -> None:
         Resampler(44100, rate)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("channels", [0, -1, True, 2.0, None])
+def test_a_number_of_channels_that_is_none_is_refused(channels: object) -> None:
+    with pytest.raises(InvalidAudioError, match="channels must be a positive whole number"):
+        Resampler(44100, 48000, channels=channels)  # type: ignore[arg-type]
+
+
 def test_what_is_no_chunk_is_refused() -> None:
     stream = Resampler(44100, 48000)
     for chunk in (torch.zeros(10), torch.zeros(2, 10), torch.zeros(1, 10, dtype=torch.int16), np.zeros((1, 10)), None):

@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import logging
+import os
 import pickle
 import signal
 import threading
@@ -318,7 +319,10 @@ def test_progress_is_reported_to_a_callable() -> None:
 
 def test_a_progress_bar_goes_to_stderr(capsys, monkeypatch, recwarn: pytest.WarningsRecorder) -> None:
     monkeypatch.setattr("tqdm.tqdm", lambda **about: tqdm.std.tqdm(**{**about, "delay": 0, "mininterval": 0}))
-    ToyVocoder(chunk_frames=10).mel_to_waveform(toy.mel(1, 500), progress=True)
+    vocoder, mel = ToyVocoder(chunk_frames=10), toy.mel(1, 500)
+    vocoder.mel_to_waveform(mel)
+    assert capsys.readouterr() == ("", "")
+    vocoder.mel_to_waveform(mel, progress=True)
     out, err = capsys.readouterr()
     assert out == ""
     assert "vocoding:  50%" in err and "0.5/1.0 s of audio" in err and "100%" in err
@@ -631,6 +635,22 @@ def test_threads_may_share_a_vocoder() -> None:
         thread.join()
     for index, mel in enumerate(mels):
         assert_same(waves[index], direct(mel))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_another_thread_computes_can_compute() -> None:
+    vocoder, mel = ToyVocoder(), toy.mel()
+    want = vocoder.mel_to_waveform(mel)
+    torch.set_num_threads(2)
+    with ThreadPoolExecutor(1) as other:
+        other.submit(vocoder._turn.acquire).result()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # rather than waiting for a thread that is not in this process
+            same = torch.equal(vocoder.mel_to_waveform(mel), want)
+            os._exit(0 if same and torch.get_num_threads() == 1 else 1)
+        other.submit(vocoder._turn.release).result()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_moving_to_a_device_that_is_not_there_changes_nothing() -> None:

@@ -138,6 +138,21 @@ def test_a_torn_journal_costs_its_last_line_only(item: Item, tmp_path: Path) -> 
     assert not record(item).is_current(other)
 
 
+def test_after_a_line_for_whose_end_there_was_no_room_the_next_is_read(item: Item, monkeypatch) -> None:
+    folder, source = str(Path(item.output).parent.parent), files.identity(item.input)
+    journal = Journal(folder, SETTINGS)
+    whole = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, line: whole(file, line[:-9]))
+        with pytest.raises(OSError, match="No space left"):
+            journal.add(item, 0, 1, source, source)
+    with files.scratch(folder, item.output) as path:
+        path.write_bytes(b"result")
+        files.commit(path, item.output, lambda output: journal.add(item, 0, 1, source, output))
+    journal.close()
+    assert record(item).is_current(item)
+
+
 def test_a_record_learns_what_others_add(item: Item) -> None:
     known = record(item)
     write(item)
