@@ -375,7 +375,7 @@ class VocoderBase(abc.ABC):
         return torch.zeros(shape, dtype=torch.float32, device=self.device)
 
     @untraced
-    def _compute(self, mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    def _compute(self, mel: torch.Tensor, context: tuple[int, int]) -> torch.Tensor:
         """One run of the model: [b, n_mels, T] -> [b, T * hop_length] on `self.device`; see `_context`."""
         with self._running():
             self._context = context

@@ -226,7 +226,7 @@ def test_where_memory_runs_out_what_is_inside_goes_to_the_cpu_and_back(mel: MelS
     want = vocoder.mel_to_waveform(given)
     moved, heard = [], []
 
-    def full(mel: torch.Tensor, context: tuple[int, int] = (0, 0)) -> torch.Tensor:
+    def full(mel: torch.Tensor, context: tuple[int, int]) -> torch.Tensor:
         if inner.device.type == "cuda":
             raise torch.OutOfMemoryError("planted")
         return compute(mel, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,34 @@ def test_an_archive_of_arrays_is_called_what_it_is(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", mel=np.zeros((80, 3), np.float32))
     with pytest.raises(InvalidAudioError, match=r"archive of arrays.*\.npy"):
         read_audio(tmp_path / "m.npz")
+
+
+def test_no_code_in_an_array_of_objects_is_run(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    np.save(tmp_path / "x.npy", np.array([Bomb()], dtype=object))
+    with pytest.raises(InvalidMelError, match="nothing was run"):
+        read_mel(tmp_path / "x.npy")
+    assert extent(Item(str(tmp_path / "x.npy"), "out.wav"), 0.01) == Extent(0, 0.0)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_mel_among_other_tensors_is_the_one_that_is_called_mel(tmp_path: Path) -> None:
+    mel, other = torch.rand(80, 7), torch.zeros(3)
+    for name, content in (("one.pt", {"x": mel, "rate": 8000}), ("named.pt", {"x": other, "mel": mel})):
+        torch.save(content, tmp_path / name)
+        assert torch.equal(read_mel(tmp_path / name), mel[None])
+    none: list[tuple[Any, str]] = [
+        ({"x": mel, "y": other}, "it holds x, y"),
+        ({"a": 1}, "it holds none"),
+        ([mel], "list"),
+    ]
+    for content, words in none:
+        torch.save(content, tmp_path / "no.pt")
+        with pytest.raises(InvalidMelError, match=words):
+            read_mel(tmp_path / "no.pt")
 
 
 def test_a_file_that_would_run_code_is_told_in_words(tmp_path: Path) -> None:

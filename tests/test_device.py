@@ -11,6 +11,33 @@ from distill_core import device, errors
 from tests.toy import ToyModel, ToyVocoder
 
 
+@pytest.mark.parametrize("spec", ["gpu", "cpu:1", "mps:1", "xpu", "meta", "", None, 0.5])
+def test_what_names_no_device_is_told_the_names_there_are(spec) -> None:
+    with pytest.raises(errors.DeviceError, match="no device .*: write auto, cuda, cuda:N, mps or cpu"):
+        device.select_device(spec)
+
+
+def test_a_device_that_is_not_here_or_not_supported_is_refused_with_the_reason(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for spec, among, words in (
+        ("cuda", device.KINDS, "'cuda' cannot be used: this torch .* sees no CUDA device"),
+        ("cpu", ("cuda", "mps"), "does not run on 'cpu'; it runs on cuda, mps"),
+        ("auto", ("cuda",), "None of the devices this vocoder runs on .cuda. is usable here"),
+    ):
+        with pytest.raises(errors.DeviceError, match=words):
+            device.select_device(spec, among=among)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(errors.DeviceError, match="'cuda:1' cannot be used: there are 1 CUDA devices, numbered from 0"):
+        device.select_device("cuda:1")
+
+
+def test_a_device_that_miscalculates_is_not_used(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "ones", lambda *size, **how: torch.full(size, 0.5))
+    with pytest.raises(errors.DeviceError, match="a matrix product of ones came out as 128.0, not 512"):
+        device.select_device("cpu")
+
+
 def test_cuda_without_a_number_is_the_device_that_tensors_there_say(monkeypatch) -> None:
     """torch.device("cuda") equals no tensor's device: the engine for it would be made, and never asked."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
