@@ -269,6 +269,25 @@ def test_get_adapts_without_loading_twice() -> None:
     text = str(other.report())
     assert "converted" in text
     assert "8000 to 48000 Hz by soxr" in text
+    assert registry.get("toy", device="cpu", mel=SOURCE).mel == SOURCE
+    assert registry.get("toy", device="cpu", sample_rate=48000).sample_rate == 48000
+
+
+def test_of_the_callers_own_weights_their_format_counts_and_not_the_variants(monkeypatch) -> None:
+    far = Variant("far", dataclasses.replace(MEL, fmin=3900.0), MEL.sample_rate)
+    loaded = []
+
+    def load(card, variant, *, device, precision, weights=None):
+        loaded.append(weights)
+        return ToyVocoder(device=device)
+
+    monkeypatch.setattr(toy, "load", load)
+    registry = Registry(find=Discovery)
+    registry.register(toy.plugin(toy.card("toy", variants=(far,))))
+    with pytest.raises(errors.MelMismatch, match="cannot be converted"):
+        registry.get("toy", device="cpu", mel=SOURCE)
+    assert not loaded
+    assert registry.get("toy", device="cpu", mel=SOURCE, weights={"w": torch.zeros(1)}).mel == SOURCE
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -278,6 +278,19 @@ def test_a_rate_that_is_none_is_named_by_a_vocoder_that_is_loaded_as_well(good: 
             good.get("toy", device="cpu", sample_rate=wrong)  # type: ignore[arg-type]
 
 
+def test_where_there_is_no_memory_to_load_it_the_plugin_is_not_to_blame(good: Registry, monkeypatch) -> None:
+    real = toy.load
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError("cannot allocate")
+
+    monkeypatch.setattr(toy, "load", full)
+    with pytest.raises(MemoryError, match="cannot allocate"):
+        good.get("toy", device="cpu")
+    monkeypatch.setattr(toy, "load", real)
+    assert good.get("toy", device="cpu").sample_rate == 8000
+
+
 def test_a_name_that_is_no_string_is_unknown(good: Registry) -> None:
     for wrong in (["toy"], None, ""):
         for call in (good.get, good.candidate, good.card, good.explain):

@@ -38,3 +38,20 @@ def test_a_pin_is_what_was_written() -> None:
     pin = WeightsPin("owner/name", "main", FILES)
     assert pin.files == FILES
     assert hash(pin) == hash(WeightsPin("owner/name", "main", dict(reversed(FILES.items()))))
+
+
+@pytest.mark.parametrize(
+    ("revision", "size", "sha256", "confirmed"),
+    [
+        ("0" * 40, 3, "a" * 64, True),
+        ("0" * 40, 3, None, False),
+        ("0" * 40, None, "a" * 64, False),
+        ("main", 3, "a" * 64, False),
+    ],
+)
+def test_a_pin_is_confirmed_where_nothing_has_to_be_asked(
+    revision: str, size: int | None, sha256: str | None, confirmed: bool
+) -> None:
+    pin = WeightsPin("owner/name", revision, {"config.json": (5, "b" * 64), "model.pt": (size, sha256)})
+    assert pin.confirmed is confirmed
+    assert pin.size == (None if size is None else 8)
