@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -107,7 +108,8 @@ def unwrap(content: object, origin: str) -> CheckpointFile:
             )
         if not isinstance(value, torch.Tensor):
             raise CheckpointError(
-                f"{origin} is no generator's state dict: {name!r} is a {type(value).__name__}, not a tensor."
+                f"{origin} is no generator's state dict: {name!r} is a {type(value).__name__}, not a tensor. "
+                'Save the generator\'s names and tensors alone, or as {"generator": names and tensors}.'
             )
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise CheckpointError(f"{origin}: {name} is no plain tensor ({value.layout}, on {value.device}).")
@@ -145,7 +147,7 @@ def check_state_dict(
         optional: names that may be missing.
 
     Raises:
-        CheckpointError: naming the first five tensors that are missing, unexpected or misshapen.
+        CheckpointError: naming five tensors that are misshapen, missing or unexpected, each kind in turn.
     """
     shapes = {name: list(shape) for name, shape in expected.items()}
     missing = [f"{name} is missing" for name in shapes if name not in state and name not in set(optional)]
@@ -155,7 +157,9 @@ def check_state_dict(
         for name, shape in shapes.items()
         if name in state and list(state[name].shape) != shape
     ]
-    problems = misshapen + missing + extra
+    # In turn: a prefix before every name shows only where what is missing stands beside what is there instead.
+    in_turn = zip_longest(misshapen, missing, extra)
+    problems = [problem for each in in_turn for problem in each if problem is not None]
     if problems:
         more = len(problems) - NAMED_PROBLEMS
         raise CheckpointError(

@@ -57,6 +57,8 @@ class Checkpoint:
                 f" It came without a configuration, and was taken for {taken_for}. If it is another, bring its own: "
                 'weights={"generator": state dict, "config": mapping}, or config.json beside the file.'
             )
+        else:
+            message += " Is it a checkpoint of another vocoder? Then name that one. Or is its configuration another's?"
         return CheckpointError(message)
 
     def rereader(self) -> Callable[[], dict[str, Tensor]] | None:

@@ -103,6 +103,8 @@ def test_a_state_dict_without_a_configuration_that_does_not_fit_is_told_how_to_b
     with pytest.raises(errors.CheckpointError) as with_another:
         registry.get("hifigan", device="cpu", weights={"generator": state, "config": {**config, "num_mels": 81}})
     assert "taken for" not in str(with_another.value)
+    with pytest.raises(errors.CheckpointError, match="not a BigVGAN configuration.*another vocoder.*name that one"):
+        registry.get("bigvgan", device="cpu", weights={"generator": state, "config": config})
 
 
 @pytest.mark.parametrize("name", ["generator_v1", "g_best", "g_00000010"])

@@ -117,15 +117,18 @@ def test_what_is_no_state_dict(content: Any) -> None:
         generator_state(content)
 
 
-def test_the_first_five_are_named_and_the_rest_counted() -> None:
+def test_five_are_named_of_each_kind_and_the_rest_counted() -> None:
     expected = {f"layer{i}": (2, 2) for i in range(9)}
     found = {**{f"layer{i}": (2, 2) for i in range(2, 9)}, "layer5": (3, 2), **{f"x{i}": (1,) for i in range(4)}}
     with pytest.raises(StateDictError) as caught:
         check_shapes(found, expected, architecture="BigVGAN")
     assert str(caught.value) == (
         "the checkpoint is not of this BigVGAN configuration: layer5 is [3, 2], expected [2, 2]; "
-        "layer0 is missing; layer1 is missing; x0 is unexpected; x1 is unexpected; and 2 more"
+        "layer0 is missing; x0 is unexpected; layer1 is missing; x1 is unexpected; and 2 more"
     )
+    prefixed = {f"wrapped.{name}": shape for name, shape in expected.items()}
+    with pytest.raises(StateDictError, match=r"layer0 is missing; wrapped\.layer0 is unexpected"):
+        check_shapes(prefixed, expected, architecture="BigVGAN")
     check_shapes(expected, expected, architecture="BigVGAN")
     check_shapes({}, expected, optional=expected, architecture="BigVGAN")
 

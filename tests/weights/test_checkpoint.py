@@ -207,6 +207,16 @@ def test_five_names_of_what_does_not_fit() -> None:
         check_state_dict({**fitting, "conv.3.weight": torch.zeros(4, 5)}, expected, "BigVGAN")
     with pytest.raises(CheckpointError, match="extra is unexpected"):
         check_state_dict({**fitting, "extra": torch.zeros(1)}, expected, "BigVGAN")
+    wrapped = {f"wrapped.{name}": each for name, each in fitting.items()}
+    with pytest.raises(CheckpointError, match=r"conv\.0\.weight is missing; wrapped\.conv\.0\.weight is unexpected"):
+        check_state_dict(wrapped, expected, "BigVGAN")
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_a_training_state_of_another_layout_is_told_what_to_save(key: str, tmp_path: Path) -> None:
+    torch.save({key: {"conv.weight": torch.zeros(2)}, "steps": 5}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match=rf"'{key}' is a dict, not a tensor\. Save .*\"generator\": "):
+        read_checkpoint(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(

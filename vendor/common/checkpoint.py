@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def check_shapes(
     optional: Iterable[str] = (),
     architecture: str,
 ) -> None:
-    """Raise `StateDictError`, naming the first few tensors that are missing, unexpected or misshapen."""
+    """Raise `StateDictError`, naming a few tensors that are misshapen, missing or unexpected, each kind in turn.
+
+    A prefix before every name shows only where what is missing stands beside what is there instead.
+    """
     missing = [f"{name} is missing" for name in expected.keys() - found.keys() - set(optional)]
     unexpected = [f"{name} is unexpected" for name in found.keys() - expected.keys()]
     misshapen = [
@@ -76,7 +80,8 @@ def check_shapes(
         for name in expected.keys() & found.keys()
         if tuple(found[name]) != tuple(expected[name])
     ]
-    problems = sorted(misshapen) + sorted(missing) + sorted(unexpected)
+    in_turn = zip_longest(sorted(misshapen), sorted(missing), sorted(unexpected))
+    problems = [problem for each in in_turn for problem in each if problem is not None]
     if not problems:
         return
     more = len(problems) - NAMED_PROBLEMS
