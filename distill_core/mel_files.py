@@ -60,7 +60,8 @@ def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
     if named:
         return InvalidMelError(
             f"{path}: cannot be read: it holds more than tensors, and would run code when loaded "
-            f"({', '.join(named[:NAMED_PROBLEMS])}); nothing was run. Save the mel alone: torch.save(mel, path)."
+            f"({', '.join(named[:NAMED_PROBLEMS])}); nothing was run. Save the mel alone, as a tensor: "
+            "torch.save(torch.as_tensor(mel), path)."
         )
     if kind == ".npy" and isinstance(error, ValueError) and "pickle" in str(error):
         return InvalidMelError(
