@@ -8,6 +8,7 @@ the floor. Filters and scales leave no such marks, and are not looked for.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ _MIN_VALUES = 64
 # Amplitude above full scale that is still taken for sound.
 _HEADROOM = 4.0
 _MAX_FRAMES = 512
+# No ln or log10 of a floor in use goes down so far, and decibels soon do.
+_BELOW_LOGARITHMS = -30.0
 # Root mean square of the loudest noise that is still taken for sound; clipped noise has little more.
 _LOUD_NOISE = 0.5
 
@@ -111,13 +114,19 @@ def _share(mask: Tensor) -> float:
 
 
 def _likely(values: Tensor, spec: MelSpec, bands: int | None) -> str | None:
-    """The preset, of as many bands, that the values could be in: the one whose kind of logarithm fits."""
+    """The preset, of as many bands, that the values could be in: the one whose kind of logarithm fits.
+
+    Failing that, the kind of numbers that they are, where they tell.
+    """
     for name in MelSpec.presets():
         candidate = MelSpec.preset(name)
         if candidate.log != spec.log and candidate.n_mels == bands and _objection(values, candidate) is None:
             return str(candidate)
-    for log, kind in (("log1p", "log1p of energies"), ("ln", "ln of magnitudes with a floor of 1e-5")):
-        negative = float(values.min()) < -_NOISE
-        if log != spec.log and negative == (log == "ln"):
-            return kind
-    return None
+    low, high = (float(bound) for bound in torch.aminmax(values))
+    if low < _BELOW_LOGARITHMS:
+        return "decibels: divided by 10, or by 20 where they are 20 log10, they are log10's values"
+    if low < -_NOISE:
+        return None if spec.log == "ln" else "ln of magnitudes with a floor of 1e-5"
+    if spec.log is not None and high > _bounds(replace(spec, power=2.0, log="log1p", floor=0.0))[1] + _NOISE:
+        return "values of which no logarithm was taken"
+    return "log1p of energies, or values of which no logarithm was taken" if spec.log in ("ln", "log10") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,22 @@ def test_the_likely_format_is_named(speech_files: list[Path]) -> None:
     # No preset of 80 bands is log1p, but what it is can be said.
     with pytest.raises(MelMismatch, match="log1p of energies"):
         check_format(mel(speech_files[0], VAE)[:, :80], HIFIGAN)
+
+
+@pytest.mark.parametrize(
+    ("made", "guess"),
+    [
+        ({"power": 2.0, "log": "log10", "floor": 1e-10}, "decibels: divided by 10"),
+        ({"power": 2.0, "log": None, "floor": 0.0}, "It looks like values of which no logarithm was taken"),
+        ({"power": 1.0, "log": None, "floor": 0.0}, "log1p of energies, or values of which no logarithm was taken"),
+    ],
+)
+def test_no_format_is_guessed_whose_values_go_not_so_far(made: dict[str, Any], guess: str) -> None:
+    values = replace(HIFIGAN, **made).analyze(torch.sin(torch.arange(22_050.0) * 0.1))
+    if made["log"]:
+        values = 10 * values
+    with pytest.raises(MelMismatch, match=guess):
+        check_format(values, HIFIGAN)
 
 
 def test_other_representations_are_caught(speech_files: list[Path]) -> None:
