@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import MelMismatch
@@ -138,6 +138,13 @@ def _lost(source: MelSpec, target: MelSpec) -> list[str]:
     if source.power != target.power:
         kinds = {1.0: "magnitudes", 2.0: "powers"}
         lost.append(f"{kinds[source.power]} become {kinds[target.power]}: how evenly a band is filled is estimated")
+    if source.center != target.center and gains(replace(source, center=target.center), target) is not None:
+        apart = 1000 * (target.first_center - source.first_center) / target.sample_rate
+        when = "later" if apart > 0 else "earlier"
+        lost.append(
+            f"time resolution: frames between the source's are estimated. Said to have center={target.center}, the "
+            f"source loses nothing by that, and its sound comes {abs(apart):.1f} ms {when}"
+        )
     if lost:
         return lost
     if gains(source, target) is not None:

@@ -143,6 +143,23 @@ def test_nothing_is_lost_only_where_each_value_has_its_own() -> None:
         assert "estimated" in " ".join(compare(dataclasses.replace(spec, **changes), spec).lost)
 
 
+def test_of_frames_that_lie_elsewhere_alone_it_is_said_how_to_lose_nothing() -> None:
+    """The sound is as much later as said: centred frame k is at k * hop, and is taken to be half a hop after it."""
+    spec = MelSpec.preset(HIFIGAN)
+    centred = dataclasses.replace(spec, center=True, log="log10", eps=0.0)
+    [line] = compare(centred, spec).lost
+    assert "center=False" in line
+    assert "5.8 ms later" in line
+    assert "center=True" in compare(spec, centred).lost[-1]
+    assert "5.8 ms earlier" in compare(spec, centred).lost[-1]
+    assert not any("center" in each for each in compare(dataclasses.replace(centred, n_mels=82), spec).lost)
+
+    click = torch.zeros(1, 12_800)
+    click[0, 6400] = 1.0  # at the centre of frame 25, of those that are centred
+    loudest = MelAdapter(dataclasses.replace(centred, center=False), spec)(centred.analyze(click)).mean(1).argmax()
+    assert loudest * spec.hop_length + spec.first_center - 6400 == spec.hop_length / 2
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
