@@ -10,6 +10,7 @@ import torch
 from .resample import resample
 
 if TYPE_CHECKING:
+    from .mel.spec import MelSpec
     from .vocoder import VocoderBase
 
 
@@ -26,8 +27,18 @@ def analyze(wave: torch.Tensor, sample_rate: int, vocoder: VocoderBase) -> torch
     spec = vocoder.mel
     wave = resample(wave[:, None], sample_rate, spec.sample_rate)[:, 0]
     samples = wave.shape[-1]
-    whole = max(-(-samples // spec.hop_length) * spec.hop_length, spec.padding + 1)
-    return spec.analyze(torch.nn.functional.pad(wave, (0, whole - samples)))
+    return spec.analyze(torch.nn.functional.pad(wave, (0, filled(samples, spec) - samples)))
+
+
+def filled(samples: int, spec: MelSpec) -> int:
+    """How many samples, those and silence after them, are analysed to frames that hold all of the sound.
+
+    Frames are `hop_length` long, and where `n_fft - hop_length` is odd, half a sample is missing in the padding on
+    each side: without one sample more, such a format would have no frame for the last `hop_length` samples.
+    """
+    frames = -(-samples // spec.hop_length)
+    seen = (frames - 1) * spec.hop_length + spec.n_fft - 2 * spec.padding
+    return max(frames * spec.hop_length, seen, spec.padding + 1)
 
 
 def resynthesize(

@@ -12,6 +12,7 @@ import torch
 from ..audio import _soundfile, check_header, check_is_sound, check_length, for_libsndfile
 from ..errors import InvalidAudioError
 from ..resample import Resampler
+from ..resynthesis import filled
 
 if TYPE_CHECKING:
     from ..mel.spec import MelSpec
@@ -113,8 +114,7 @@ def analyze_blocks(blocks: Iterable[torch.Tensor], sample_rate: int, spec: MelSp
         held = piece if held is None else torch.cat([held, piece], dim=1)
         if last:
             samples = held.shape[1]
-            whole = max(-(-samples // hop) * hop, spec.padding + 1)
-            mel = spec.analyze(torch.nn.functional.pad(held, (0, whole - samples)))
+            mel = spec.analyze(torch.nn.functional.pad(held, (0, filled(samples, spec) - samples)))
             if mel.shape[-1] > done - first:
                 yield mel[..., done - first :]
             return
