@@ -13,7 +13,7 @@ from ..device import why_unusable
 from ..errors import DeviceError, PluginError
 from ..wording import on_one_line
 from .checks import ConformanceError, Group, NotApplicable, require
-from .subject import Subject, difference
+from .subject import SAME_NOISE, Subject, difference
 
 BEHAVIOUR = Group("behaviour")
 
@@ -32,8 +32,8 @@ def deterministic(subject: Subject) -> None:
     allowed = 0.0 if vocoder.device.type == "cpu" else subject.tolerance
     require(
         error <= allowed,
-        f"The same mel gives another waveform the second time; they differ by {error:.1e} of the peak. Draw noise from "
-        "a generator seeded for each call, put the model into eval(), and carry nothing from call to call.",
+        f"The same mel gives another waveform the second time; they differ by {error:.1e} of the peak. Put the "
+        f"model into eval(), and carry nothing from call to call. {SAME_NOISE}",
     )
     frame = one[..., :1]
     for _ in range(_UNTIL_FULL):

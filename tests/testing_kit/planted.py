@@ -167,6 +167,26 @@ class SixteenBit(ToyVocoder):
         return super()._vocode(mel) * 32767
 
 
+class NoiseByPosition(ToyVocoder):
+    """Draws the same noise at each call, so that it depends on where a chunk begins."""
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        wave = super()._vocode(mel)
+        return wave + 0.01 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(0)).to(wave.device)
+
+
+class NoiseOfEveryFrame(ToyVocoder):
+    """As the kit says how to."""
+
+    def __init__(self, *args, **arguments) -> None:
+        super().__init__(*args, **arguments)
+        noise = torch.randn(toy.MEL.hop_length, generator=torch.Generator().manual_seed(0))
+        self.model.register_buffer("noise", 0.01 * noise.to(self.device), persistent=False)
+
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return super()._vocode(mel) + self.model.noise.repeat(mel.shape[-1])
+
+
 class Unseeded(ToyVocoder):
     """Whose weights are a little different at each load."""
 

@@ -50,6 +50,7 @@ CLASSES = {
     "DoubleOut": ["dtypes"],
     "Overflows": ["finite"],
     "IgnoresTheMel": ["finite", "halo"],
+    "NoiseByPosition": ["chunks", "stream", "ragged"],
     "NormalisesOverTime": ["chunks", "stream", "halo", "ragged"],
     "StreamsInPieces": ["stream"],
     "StreamsLate": ["stream"],
@@ -121,6 +122,13 @@ def test_each_planted_vocoder_fails_its_promise(name: str, monkeypatch) -> None:
     assert ... in expected or failures(report) <= set(expected), str(report)
     assert len(detail(report, expected[0])) > 40
     assert not report.ok
+
+
+def test_of_noise_the_kit_says_what_keeps_the_contract() -> None:
+    report = run_checks("NoiseByPosition", registry=planted.registry_of("NoiseByPosition"))
+    assert "Noise has to be the same for every frame" in detail(report, "chunks")
+    report = run_checks("NoiseOfEveryFrame", registry=planted.registry_of("NoiseOfEveryFrame"))
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("name", CARDS)
