@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .audio import check_is_file, path_of
-from .errors import InvalidMelError
-from .weights.checkpoint import NAMED_PROBLEMS, imported_by
+from .errors import CheckpointError, InvalidMelError
+from .weights.checkpoint import NAMED_PROBLEMS, imported_by, is_archive, load_pickled
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +23,10 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
     A .pt or .safetensors file may hold a mapping with one tensor, or with one called "mel".
 
     Raises:
-        InvalidMelError: no such file, not such a file, a pickle that would run code, or not one mel.
+        InvalidMelError: no such file, not such a file, a pickle that would run code, or not one mel; or it claims
+            more numbers than the file holds.
     """
-    import torch
-
-    from .arrays import tensor_of
+    from .arrays import check_plain, tensor_of
 
     path = path_of(path, "A mel", InvalidMelError)
     check_is_file(path, str(path), InvalidMelError)
@@ -43,7 +41,7 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
 
             value = load_file(path)
         elif kind in FORMATS:
-            value = torch.load(path, map_location="cpu", weights_only=True)
+            value = load_pickled(path)
         else:
             raise InvalidMelError(f"{path}: a mel is read from {', '.join(FORMATS)}, not from {kind or 'no ending'}.")
     except InvalidMelError:
@@ -51,12 +49,19 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
     except Exception as error:  # whatever the three readers make of a damaged or hostile file
         raise _unreadable(path, kind, error) from error
     mel = _the_tensor(path, value)
+    check_plain(mel, f"{path}: a mel", InvalidMelError)
+    if mel.numel() * mel.element_size() > path.stat().st_size:
+        raise InvalidMelError(
+            f"{path}: claims a mel of {list(mel.shape)}, more numbers than the file holds. If it was expanded, save "
+            "mel.contiguous()."
+        )
     return mel[None] if mel.dim() == 2 else mel
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
     """What is wrong with a file, without a library's advice on how to have its code run after all."""
-    named = imported_by(path, zipfile.is_zipfile(path)) if kind in (".pt", ".pth") else []
+    kept_shut = isinstance(error, CheckpointError)
+    named = imported_by(path, is_archive(path)) if kind in (".pt", ".pth") and not kept_shut else []
     if named:
         return InvalidMelError(
             f"{path}: cannot be read: it holds more than tensors, and would run code when loaded "
@@ -69,6 +74,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
             "run. Save the mel as an array of numbers: np.save(path, mel)."
         )
     words = str(error) if isinstance(error, RuntimeError | ValueError | OSError | SyntaxError | TypeError) else ""
+    words = words.removeprefix(f"{path} is ")
     reason = " ".join(words.partition("\n")[0].partition(". ")[0].split()).rstrip(".")
     said = f" ({reason})" if reason else ""
     return InvalidMelError(f"{path}: cannot be read as a {kind} file of tensors{said}. Is it damaged?")

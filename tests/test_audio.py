@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -387,3 +388,32 @@ def test_no_advice_of_a_library_to_load_a_file_unsafely_is_passed_on(tmp_path: P
     for words in ("weights_only", "allow_pickle", "unsafely", "\x1b", "()"):
         assert words not in said
     assert said.endswith(("Is it damaged?", "torch.save(mel, path).", "np.save(path, mel)."))
+
+
+@pytest.mark.parametrize("bomb", ["compressed", "expanded", "promised"])
+def test_a_mel_file_fills_no_more_memory_than_it_has_bytes(
+    tmp_path: Path, bomb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.pt"
+    if bomb == "expanded":
+        torch.save(torch.zeros(80, 1).expand(80, 1 << 40), path)
+    elif bomb == "promised":
+        torch.save(torch.zeros(80, 1000), path, _use_new_zipfile_serialization=False)
+        data = path.read_bytes()
+        path.write_bytes(data[: data.index(b"\x80\x02]q\x00X")] + b"\x80\x02]q\x00.")  # no numbers follow
+    else:
+        torch.save(torch.zeros(80, 1000), tmp_path / "plain.pt")
+        with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+            for name in plain.namelist():
+                small.writestr(name, plain.read(name))
+        for owner, name in ((torch, "load"), (zipfile.ZipFile, "open"), (zipfile.ZipFile, "read")):
+            monkeypatch.setattr(owner, name, lambda *_, **__: pytest.fail("it was unpacked"))
+    with pytest.raises(InvalidMelError, match=r"more numbers than|was not unpacked"):
+        read_mel(path)
+
+
+@pytest.mark.parametrize("mel", [torch.eye(80).to_sparse(), torch.zeros(80, 3, device="meta")], ids=["sparse", "meta"])
+def test_a_mel_file_holds_its_numbers_plainly(tmp_path: Path, mel: torch.Tensor) -> None:
+    torch.save(mel, tmp_path / "x.pt")
+    with pytest.raises(InvalidMelError, match=r"x\.pt: a mel must be a plain tensor"):
+        read_mel(tmp_path / "x.pt")

@@ -30,6 +30,7 @@ MADE_FROM = "source_sha256"
 _CONFIGS = ("config", "h")  # what a configuration beside a state dict is called
 _MAX_CONFIG_BYTES = 1 << 20
 _PICKLES_IN_OLD_FILES = 5  # before torch 1.6: number, version, system, content, keys
+_ZIP = b"PK\x03\x04"
 _HARMLESS = re.compile(
     r"collections\.OrderedDict|(__builtin__|builtins)\.(set|complex|bytearray)|_codecs\.encode|torch\.(\w+Storage|Size|Tensor|device|\w+\d+)|torch\.storage\.\w+"
     r"|torch\._utils\._rebuild\w+|torch\._tensor\._rebuild\w+|torch\.nn\.parameter\.Parameter|torch\.serialization\.\w+"
@@ -61,6 +62,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
         CheckpointError: the file is damaged, no checkpoint, or holds something else than tensors.
     """
     try:
+        _check_ends(path)
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError as error:
@@ -70,8 +72,6 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     kind = _kind_of(head, path)
     if kind == "safetensors":
         return _read_safetensors(path)
-    if kind == "zip":
-        _check_archive(path)
     return replace(unwrap(_torch_load(path, mapped=kind == "zip"), str(path)), mapped=kind == "zip")
 
 
@@ -178,6 +178,7 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: it is no JSON object.
     """
     try:
+        _check_ends(path)
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise CheckpointError(f"{path} is no configuration: it is over a megabyte long.")
         config = json.loads(path.read_bytes())
@@ -203,13 +204,58 @@ def _kind_of(head: bytes, path: Path) -> str:
         raise CheckpointError(f"{path} is a web page, no checkpoint: a download went through a login or error page.")
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`.")
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(_ZIP):
         return "zip"
     if head.startswith(b"\x80"):
         return "pickle"
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return "safetensors"
     raise CheckpointError(f"{path} is no checkpoint: it begins with {head[:8]!r}, not as torch's or safetensors.")
+
+
+def _check_ends(path: Path) -> None:
+    """A pipe would be waited for, and a device may give bytes without end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"{path} is a pipe or a device, which cannot be read here; write it to a file first.")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether torch reads a file as the archive that it writes since 1.6, or as pickles one after the other."""
+    with path.open("rb") as file:
+        return file.read(len(_ZIP)) == _ZIP
+
+
+def load_pickled(path: Path, *, mapped: bool = False) -> Any:
+    """What `torch.save` wrote: tensors and plain values, with no more numbers in memory than the file has room for.
+
+    Raises:
+        CheckpointError: the file would unpack to more than its size.
+        Exception: whatever torch makes of a damaged file, or of one that would run code.
+    """
+    import torch
+
+    if not is_archive(path):
+        return torch.load(path, map_location=_Room(path), weights_only=True)
+    _check_archive(path)
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+class _Room:
+    """Where the tensors of an old file go: to memory of which they take no more than the file could fill.
+
+    How large they are is said before any number comes, and which of them have numbers at all, after that: the memory of
+    one that gets none is not to tell what was in it before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._left = path.stat().st_size
+
+    def __call__(self, storage: Any, location: str) -> Any:
+        self._left -= storage.nbytes()
+        if self._left < 0:
+            raise CheckpointError(f"{self._path} is damaged: it claims more numbers than it has room for.")
+        return storage.fill_(0)
 
 
 def _check_archive(path: Path) -> None:
@@ -224,16 +270,16 @@ def _check_archive(path: Path) -> None:
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise CheckpointError(f"{path} is a TorchScript program, no checkpoint: save the model's state dict instead.")
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size for entry in entries):
-        raise CheckpointError(f"{path} is a compressed archive, which no checkpoint is; it was not unpacked.")
+        raise CheckpointError(f"{path} is a compressed archive, which torch.save does not write; it was not unpacked.")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise CheckpointError(f"{path} would unpack to more than its own size, which no checkpoint does.")
+        raise CheckpointError(f"{path} would unpack to more than its own size, which nothing of torch.save's does.")
 
 
 def _torch_load(path: Path, *, mapped: bool) -> Any:
-    import torch
-
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return load_pickled(path, mapped=mapped)
+    except CheckpointError:
+        raise
     except MemoryError as error:
         raise CheckpointError(f"{path} asks for more memory than there is.") from error
     except Exception as error:
@@ -260,8 +306,8 @@ def imported_by(path: Path, archive: bool) -> list[str]:
         with pickled:
             for _ in range(_PICKLES_IN_OLD_FILES):
                 found += _imports(pickled)
-    except (ValueError, StopIteration, OSError, zipfile.BadZipFile):
-        pass  # the end of what can be read as pickles
+    except Exception:
+        pass  # the end of what can be read as pickles; an archive may be encrypted, too
     return [name for name in dict.fromkeys(found) if not _HARMLESS.fullmatch(name)]
 
 

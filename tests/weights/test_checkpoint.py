@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,62 @@ def test_a_tensor_that_claims_more_than_there_is(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="claims 1099511627776 numbers"):
         read_checkpoint(tmp_path / "x.pt")
+
+
+def old_file_without_numbers(path: Path, count: int) -> None:
+    """As torch wrote before 1.6, but of the one storage that it names no numbers follow."""
+    torch.save({"a": torch.ones(count)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    keys = data.index(b"\x80\x02]q\x00X")  # the list of those whose numbers follow
+    path.write_bytes(data[:keys] + pickle.dumps([], 2))
+
+
+@pytest.mark.parametrize("room", [0, 4000])
+def test_numbers_that_an_old_file_does_not_hold_are_not_what_was_in_memory(
+    tmp_path: Path, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old_file_without_numbers(tmp_path / "x.pt", 1000)
+    with (tmp_path / "x.pt").open("ab") as file:
+        file.write(bytes(room))
+    if room == 0:
+        with pytest.raises(CheckpointError, match="claims more numbers than it has room for"):
+            read_checkpoint(tmp_path / "x.pt")
+        return
+    load = torch.load
+
+    def into_used_memory(path: Path, map_location, **rest):
+        return load(path, map_location=lambda storage, at: map_location(storage.fill_(7), at), **rest)
+
+    monkeypatch.setattr(torch, "load", into_used_memory)
+    assert not read_checkpoint(tmp_path / "x.pt").state_dict["a"].any()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "g.pt")
+    os.mkfifo(tmp_path / "config.json")
+    os.mkfifo(tmp_path / "x.pt")
+    _reading_ends(tmp_path / "x.pt", read_checkpoint)
+    _reading_ends(tmp_path / "config.json", read_config)
+
+
+def _reading_ends(pipe: Path, read) -> None:
+    """It is refused; one that would wait is given an end, so that the test fails and does not hang."""
+
+    def refused() -> str:
+        try:
+            read(pipe)
+        except CheckpointError as error:
+            return str(error)
+        return "it was read"
+
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(refused)
+        with contextlib.suppress(TimeoutError):
+            said.result(timeout=10)
+        with contextlib.suppress(OSError):  # nobody reads from it
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        assert "pipe or a device" in said.result()
 
 
 def _torch_bytes(content: object, tmp_path: Path) -> bytes:
