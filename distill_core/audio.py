@@ -78,8 +78,14 @@ def read_audio(path: str | os.PathLike[str], *, max_seconds: float | None = None
         with soundfile.SoundFile(for_libsndfile(path)) as file:
             rate, promised = file.samplerate, file.frames
             check_header(file, str(path))
-            frames = -1 if most is None else max(1, round(min(most * rate, promised)))
+            # Of encodings in which libsndfile cannot seek, as telephones use, soundfile wants to be told how many.
+            frames = promised if most is None else max(1, round(min(most * rate, promised)))
             samples = file.read(frames, dtype="float32", always_2d=True)
+    except MemoryError as error:
+        raise InvalidAudioError(
+            f"{path}: its header promises {promised} times {file.channels} samples, more than memory holds. Is it "
+            "damaged? max_seconds reads its beginning."
+        ) from error
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).rstrip(".")
         raise InvalidAudioError(f"{path}: cannot be read as audio ({reason}). Use wav, flac, ogg or mp3.") from error

@@ -417,3 +417,24 @@ def test_a_mel_file_holds_its_numbers_plainly(tmp_path: Path, mel: torch.Tensor)
     torch.save(mel, tmp_path / "x.pt")
     with pytest.raises(InvalidMelError, match=r"x\.pt: a mel must be a plain tensor"):
         read_mel(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("x.wav", "GSM610"), ("x.wav", "G721_32"), ("x.au", "G723_24")])
+def test_encodings_of_telephones_are_read(tmp_path: Path, name: str, subtype: str) -> None:
+    soundfile.write(tmp_path / name, np.sin(np.arange(3200) / 5) / 2, 8000, subtype=subtype)
+    wave, rate = read_audio(tmp_path / name)
+    assert rate == 8000
+    assert 3200 <= wave.shape[1] < 3300  # the last block is filled up
+    assert wave.abs().max() > 0.3
+
+
+def test_a_flac_that_promises_more_than_memory_holds(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.flac", np.zeros(3200), 8000)
+    content = bytearray((tmp_path / "x.flac").read_bytes())
+    length = slice(21, 26)  # of STREAMINFO; four bits before it are of something else
+    known = int.from_bytes(content[length], "big")
+    content[length] = ((known >> 36 << 36) | (1 << 36) - 1).to_bytes(5, "big")
+    (tmp_path / "x.flac").write_bytes(content)
+    with pytest.raises(InvalidAudioError, match="promises|cannot"):
+        read_audio(tmp_path / "x.flac")
+    assert read_audio(tmp_path / "x.flac", max_seconds=0.1)[0].shape == (1, 800)
