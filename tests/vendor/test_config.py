@@ -33,6 +33,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_mels": True}, "num_mels holds True"),
     ({"num_mels": -80}, "num_mels holds -80"),
     ({"hop_size": 512}, "make 256 samples a frame, but hop_size is 512"),
+    ({"upsample_initial_channel": 10**12}, "upsample_initial_channel holds a number above 1048576"),
+    ({"upsample_initial_channel": 10**400}, "upsample_initial_channel holds a number above 1048576"),
+    (
+        {"resblock_kernel_sizes": [3] * 9000, "resblock_dilation_sizes": [[1]] * 9000},
+        "convolutions, expected at most 2000",
+    ),
     ({"activation": "relu"}, "activation is 'relu'"),
     ({"activation": ["snake"]}, "activation is ['snake']"),
     ({"snake_logscale": 1}, "snake_logscale is 1, expected true or false"),

@@ -7,6 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_LARGEST = 1 << 20
+"""What no size in a configuration exceeds: the product of any three still is a tensor's."""
+
+_MOST_CONVOLUTIONS = 2000
+"""The largest published generator has not a tenth of these; modules for a list of millions would take hours to make."""
+
 
 class ConfigError(ValueError):
     """A configuration that no generator of the architecture can have."""
@@ -100,6 +106,10 @@ def read_upsampler(h: Mapping[str, Any], architecture: str) -> Upsampler:
         raise fail(f"{len(block_kernels)} resblock_kernel_sizes but {len(dilations)} resblock_dilation_sizes")
     block_dilations = tuple(_counts({"resblock_dilation_sizes": d}, "resblock_dilation_sizes", fail) for d in dilations)
 
+    convolutions = len(rates) * (1 + sum(map(len, block_dilations)) * (2 if resblock == "1" else 1))
+    if convolutions > _MOST_CONVOLUTIONS:
+        raise fail(f"it asks for {convolutions} convolutions, expected at most {_MOST_CONVOLUTIONS}")
+
     hop_length = math.prod(rates)
     if h.get("hop_size", hop_length) != hop_length:
         raise fail(f"upsample_rates {list(rates)} make {hop_length} samples a frame, but hop_size is {h['hop_size']}")
@@ -140,6 +150,8 @@ class _Failure:
 def _count(value: object, key: str, fail: _Failure) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise fail(f"{key} holds {value!r}, expected a positive integer")
+    if value > _LARGEST:
+        raise fail(f"{key} holds a number above {_LARGEST}")
     return value
 
 
