@@ -222,8 +222,13 @@ def _guarded(app: Callable[..., Any], local: bool) -> Callable[..., Any]:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        if local and not _is_local_name(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
+        said = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        if local and not _is_local_name(said.get(b"host", "")):
             await _answer(send, 421, "This playground answers to localhost and 127.0.0.1 only.\n")
+            return
+        # A browser lets any page send a form here, files included, although it may not read the answer.
+        if local and b"origin" in said and not _is_local_name(said[b"origin"].rpartition("/")[2]):
+            await _answer(send, 403, "This playground answers to its own page only.\n")
             return
 
         async def sent(message: MutableMapping[str, Any]) -> None:

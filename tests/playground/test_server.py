@@ -55,13 +55,14 @@ async def _page(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"page"})
 
 
-def ask(host: str, *, local: bool = True) -> tuple[int, dict[bytes, bytes]]:
+def ask(host: str, *, local: bool = True, origin: str | None = None) -> tuple[int, dict[bytes, bytes]]:
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "headers": [(b"host", host.encode())]}
+    headers = [(b"host", host.encode())] + ([] if origin is None else [(b"origin", origin.encode())])
+    scope = {"type": "http", "headers": headers}
     asyncio.run(server._guarded(_page, local)(scope, None, send))
     return sent[0]["status"], dict(sent[0]["headers"])
 
@@ -79,6 +80,17 @@ def test_names_of_this_machine_are_answered_with_a_policy(host: str) -> None:
 def test_other_names_are_not_unless_it_is_open_to_others(host: str) -> None:
     assert ask(host)[0] == 421
     assert ask(host, local=False)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "https://localhost.evil.example:7860", "null", ""])
+def test_pages_from_elsewhere_can_send_nothing(origin: str) -> None:
+    assert ask("localhost:7860", origin=origin)[0] == 403
+    assert ask("localhost:7860", origin=origin, local=False)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:7860", "http://127.0.0.1:1", "http://[::1]:7860"])
+def test_the_own_page_can(origin: str) -> None:
+    assert ask("localhost:7860", origin=origin)[0] == 200
 
 
 def test_an_unknown_vocoder_is_said_before_anything_starts(capsys) -> None:
