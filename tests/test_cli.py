@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -383,6 +384,14 @@ def test_a_name_in_an_error_does_nothing_to_the_terminal(tmp_path: Path, capsys)
     error = capsys.readouterr().err
     assert "\\x1b]0;title\\x07é\\u202e.wav: there is no such file" in error and "\\x1b[2J.wav: no file" in error
     assert not set("\x1b\7\u202e") & set(error)
+
+
+def test_a_name_in_what_is_logged_does_nothing_to_the_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
+    assert run("list") == 0
+    logging.getLogger("distill_core.weights").warning("%s is not used.\nConvert it.", Path("\x1b]0;title\7\u202e.pt"))
+    assert capsys.readouterr().err == "\\x1b]0;title\\x07\\u202e.pt is not used.\nConvert it.\n"
 
 
 def test_an_input_with_too_long_a_name(tmp_path: Path, capsys) -> None:

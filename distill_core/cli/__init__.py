@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     try:
         args = build_parser().parse_args(argv)
-        logging.basicConfig(
-            level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s", stream=sys.stderr
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Printable("%(message)s"))
+        logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, handlers=[handler])
         with stdout_for_answers():
             code: int = args.run(args)
         return code
@@ -64,5 +64,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def print_error(error: Exception) -> None:
     """`error: …` on stderr; a name in it that holds control characters does nothing to the terminal."""
-    lines = (printable(line) for line in str(error).split("\n"))
-    sys.stderr.write("error: " + "\n".join(lines) + "\n")
+    sys.stderr.write(f"error: {_printable_lines(str(error))}\n")
+
+
+class _Printable(logging.Formatter):
+    """What is logged names files and quotes servers: nothing of that does anything to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _printable_lines(super().format(record))
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
