@@ -262,11 +262,15 @@ def _check_archive(path: Path) -> None:
     """torch stores its entries uncompressed, one after the other; anything else may unpack to any size."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            entries, comment = archive.infolist(), archive.comment
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(
             f"{path} is damaged, or cut off after {path.stat().st_size} bytes: it has no table of contents ({error})."
         ) from error
+    # Where the table is not at the place that the end of the file names, Python looks elsewhere for it than torch does,
+    # and takes all entries for shifted; in a comment there may be another table.
+    if comment or all(entry.header_offset > 0 for entry in entries):
+        raise CheckpointError(f"{path} is damaged: its table of contents is not where torch.save puts it.")
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         raise CheckpointError(f"{path} is a TorchScript program, no checkpoint: save the model's state dict instead.")
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size for entry in entries):
