@@ -277,8 +277,8 @@ class VocoderBase(abc.ABC):
 
         Yields:
             [B, 1, n] pieces of the waveform, as soon as they are certain, `halo` frames behind what has
-            arrived, of `chunk_frames` frames at most. Put together they equal `mel_to_waveform` of the pieces put
-            together.
+            arrived, of `chunk_frames` frames at most; converting and resampling are further behind. Put together they
+            equal `mel_to_waveform` of the pieces put together.
 
         Raises:
             InvalidMelError: as `mel_to_waveform`, when the piece in question arrives.

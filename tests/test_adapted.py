@@ -36,6 +36,11 @@ def assert_same(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+class Silence(VocoderBase):
+    def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(mel.shape[0], mel.shape[-1] * self.hop_length)
+
+
 def test_nothing_to_adapt_gives_the_vocoder_itself() -> None:
     vocoder = ToyVocoder()
     assert AdaptedVocoder.around(vocoder, mel=MEL, sample_rate=8000) is vocoder
@@ -153,6 +158,27 @@ def test_a_stream_through_the_adapter_keeps_only_what_it_needs() -> None:
         for _ in vocoder.stream((source_mel(1, 5) for _ in range(100)), check_format=False)
     ]
     assert max(sizes) <= 5 + 4 * toy.HALO + 2 * vocoder._adapter.context + 4
+
+
+def test_a_stream_is_no_further_behind_than_the_docs_say() -> None:
+    source, spec = MelSpec.preset("distill-vae"), MelSpec.preset("hifigan-22khz-80band")
+    inner = Silence(Variant("silence", spec, spec.sample_rate), halo=3)
+    vocoder = AdaptedVocoder.around(inner, mel=source, sample_rate=48_000)
+    behind = []
+    arrived = made = 0
+
+    def frames() -> Iterator[torch.Tensor]:
+        nonlocal arrived
+        for _ in range(60):
+            if made:  # all that can be made of what has arrived
+                behind.append(arrived * source.hop_length / source.sample_rate - made / vocoder.sample_rate)
+            arrived += 1
+            yield torch.zeros(1, source.n_mels, 1)
+
+    for wave in vocoder.stream(frames()):
+        made += wave.shape[-1]
+    halo = 3 * spec.hop_length / spec.sample_rate
+    assert max(behind) - halo == pytest.approx(0.18 + 0.04, abs=0.01)
 
 
 def test_out_of_range_formats_are_refused_with_the_reason() -> None:

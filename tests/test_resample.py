@@ -72,6 +72,18 @@ def test_the_delay_is_compensated() -> None:
     torch.testing.assert_close(resample(wave, 44100, 48000)[4800:-4800], expected[4800:-4800], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "seconds"), [(44_100, 48_000, 0.02), (22_050, 48_000, 0.04), (44_100, 16_000, 0.09)]
+)
+def test_a_stream_is_no_further_behind_than_the_docs_say(source: int, target: int, seconds: float) -> None:
+    resampler = Resampler(source, target)
+    made, behind = 0, []
+    for taken in range(256, source, 256):
+        made += resampler.process(torch.zeros(1, 256)).shape[1]
+        behind.append(taken / source - made / target)
+    assert max(behind) == pytest.approx(seconds, abs=0.01)
+
+
 def test_levels_are_left_alone() -> None:
     """A full-scale square wave overshoots between its samples: that is kept, and nothing is turned down."""
     square = torch.sign(sine(441, 44100) + 1e-9)
