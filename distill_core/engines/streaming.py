@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .channels_last import Layout, Upsampling
+from .channels_last import Conv, Layout, Upsampling
 from .residual_stack import Activation, ResidualStack, Stage, Step
 from .workspace import Workspace
 
@@ -119,20 +119,41 @@ class _Upsampling:
         return out[made - start * up.stride : stop - start * up.stride]
 
 
+class _Sum:
+    """As `Conv`, with what it makes added to the rows of a signal that have waited for it, one after the other.
+
+    Not a method of `_Step`, which holds it: a ring of the two would keep the whole engine until Python's garbage
+    collector comes by, long after a stream has ended and its vocoder was let go.
+    """
+
+    def __init__(self, conv: Conv, signal: _Signal, space: Workspace) -> None:
+        self._conv, self._signal, self._space = conv, signal, space
+        self.done = 0  # of the signal's rows
+
+    def __call__(self, x: Tensor, out: Tensor, layout: Layout) -> Tensor:
+        base = self._signal.rows[self.done : self.done + len(out)]
+        if x.dtype == torch.float32:
+            self._conv.add(x, out, layout, base)
+        else:  # it would round the sum
+            branch = self._space.take("branch", x.dtype, *out.shape)
+            out.copy_(base).add_(self._conv(x, branch, layout))
+        return out
+
+
 class _Step:
     """As `Step`: the rows of its signal wait until what is made of them, in `dtype`, is added to them."""
 
     def __init__(self, step: Step, dtype: torch.dtype, signal: _Signal, space: Workspace) -> None:
-        self.signal, self._space = signal, space
-        self._summed = 0  # of the signal's rows
+        self.signal = signal
         self._before = _Layer(_activation(step.before), signal, step.before.context)
         inner: list[tuple[Callable[[Tensor, Tensor, Layout], object], int]] = [(step.first, step.first.context)]
         if step.between is not None:
             inner.append((_activation(step.between), step.between.context))
         if step.second is not None:
             inner.append((step.second, step.second.context))
-        self._conv = step.second or step.first
-        inner[-1] = (self._add, self._conv.context)
+        conv = step.second or step.first
+        self._sum = _Sum(conv, signal, space)
+        inner[-1] = (self._sum, conv.context)
         names, channels = itertools.cycle(("one", "two")), step.first.channels
         self._inner = [_Layer(run, _Signal(space, next(names), channels, dtype), context) for run, context in inner]
 
@@ -140,16 +161,8 @@ class _Step:
         self._before.make(last, self._inner[0].signal.place)
         for layer, following in itertools.pairwise(self._inner):
             layer(last, following.signal.place)
-        self._summed += len(self._inner[-1](last, place))
-        self._summed -= self._before.forget(self._summed)
-
-    def _add(self, x: Tensor, out: Tensor, layout: Layout) -> None:
-        base = self.signal.rows[self._summed : self._summed + len(out)]
-        if x.dtype == torch.float32:
-            self._conv.add(x, out, layout, base)
-        else:  # it would round the sum
-            branch = self._space.take("branch", x.dtype, *out.shape)
-            out.copy_(base).add_(self._conv(x, branch, layout))
+        self._sum.done += len(self._inner[-1](last, place))
+        self._sum.done -= self._before.forget(self._sum.done)
 
 
 class _Stage:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,23 @@ def test_packed_weights_are_kept_once_and_read_again_on_demand(folder: Path) -> 
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert torch.equal(fast.mel_to_waveform(mel, check_format=False), wave)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_engine_that_streamed_is_let_go_with_its_vocoder(folder: Path, ended: bool) -> None:
+    vocoder = load(folder)
+    vocoder.report()
+    gc.collect()
+    gc.disable()  # it may come by late, or never in a program that is idle
+    try:
+        stream = vocoder.stream(random_mel(80, 60).split(30, dim=-1), check_format=False)
+        assert len(list(stream) if ended else [next(stream)]) > 0
+        engine = vocoder._fast.run
+        parts = [weakref.ref(part) for part in (engine.space, engine.stages[0].blocks[0][0].first)]
+        del stream, vocoder, engine
+        assert [part() for part in parts] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_what_has_no_file_or_no_engine_keeps_its_model(folder: Path) -> None:
