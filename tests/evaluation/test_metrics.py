@@ -286,6 +286,12 @@ ODD = {
 }
 
 
+def test_of_a_reference_without_a_steady_pitch_none_is_compared() -> None:
+    pyworld()
+    absent = measure(NOISE, NOISE, RATE, speech="no").absent
+    assert absent["f0"] == absent["voicing"] == "the reference has no steady pitch"
+
+
 @pytest.mark.parametrize("what", ODD)
 @pytest.mark.parametrize("speech_", ["auto", "yes"])
 def test_odd_sounds_give_finite_figures_or_reasons(what: str, speech_) -> None:
