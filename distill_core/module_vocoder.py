@@ -247,6 +247,8 @@ class ModuleVocoder(VocoderBase):
             reason = self._why_eager(self._home) or self._try()
         if reason is not None and self._has_channels_last():
             log.warning("%s runs eagerly, which is slower: %s", self, reason)
+        if self._fast is not None and self._fast.notes:
+            log.warning("%s could be faster. %s", self, " ".join(self._fast.notes))
         return reason
 
     def _try(self) -> str | None:

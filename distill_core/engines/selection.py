@@ -39,7 +39,7 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class Fast:
-    """An engine ready to run, and notes on it; `flow` begins a `Flow`, where it has such."""
+    """An engine ready to run; notes on what keeps it from being faster; `flow` begins a `Flow`, where it has such."""
 
     run: Run
     notes: tuple[str, ...] = ()

@@ -419,7 +419,9 @@ def test_a_batch_joined_to_one_signal_equals_its_items_alone(name: str, precisio
 # What can be missing
 
 
-def test_without_numba_torch_does_the_activation(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_torch_does_the_activation_and_a_warning_says_so(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     real = builtins.__import__
 
     def no_numba(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -433,6 +435,7 @@ def test_without_numba_torch_does_the_activation(small: dict[str, Any], monkeypa
         error, fast = both(small, random_mel(80, 31), precision=precision)
         assert error <= (FP32 if precision == "fp32" else BF16)
         assert "pip install 'distill-core[cpu]'" in str(fast.report())
+        assert any("could be faster" in told and "pip install" in told for told in caplog.messages)
 
 
 @pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 34, 63, 65, 200])
