@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .discovery import normalized
 from .errors import DistillError
 from .explain import Explanation, hiding_nothing, leftover_line
+from .wording import without_login
 
 if TYPE_CHECKING:
     from .registry import Registry
@@ -211,12 +212,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_secrets(name: str, value: str) -> str:
-    if name == "HF_TOKEN":
-        return "(set)"
-    scheme, separator, rest = value.partition("://")
-    if separator and "@" in rest:
-        return f"{scheme}://…@{rest.rpartition('@')[2]}"
-    return value
+    return "(set)" if name == "HF_TOKEN" else without_login(value)
 
 
 def _cache() -> dict[str, Any]:

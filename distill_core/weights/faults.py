@@ -21,6 +21,7 @@ from ..errors import (
     WeightsOfflineError,
 )
 from ..progress import raised_by_a_bar
+from ..wording import without_login
 
 _HTTP_LIBRARIES = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "ssl", "socket", "h11"}
 _NAME_NOT_FOUND = ("name or service not known", "getaddrinfo", "nodename nor servname", "name resolution")
@@ -38,7 +39,8 @@ class Target:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.url).netloc
+        """For messages: without the name and password that HF_ENDPOINT may have in front of it."""
+        return urlsplit(self.url).netloc.rpartition("@")[2]
 
     def at(self, revision: str) -> Target:
         """The same file at another revision."""
@@ -130,7 +132,7 @@ def _answered(response: Any, names: set[str], target: Target) -> Fault:
 
 
 def _unanswered(error: Exception, names: set[str], target: Target) -> Fault:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()).replace(target.url, without_login(target.url)) or type(error).__name__
     if "ProxyError" in names:
         return Fault(WeightsOfflineError(f"the proxy does not let us reach {target.host}: {said}. See HTTPS_PROXY."))
     if "SSLError" in names or "CERTIFICATE_VERIFY_FAILED" in said:
@@ -148,7 +150,7 @@ def _unanswered(error: Exception, names: set[str], target: Target) -> Fault:
     if "ConnectError" in names or "NewConnectionError" in said or isinstance(error, ConnectionRefusedError):
         return Fault(WeightsOfflineError(f"{target.host} cannot be reached: {said}."), unreachable=True)
     if {"UnsupportedProtocol", "InvalidURL", "MissingSchema", "InvalidSchema", "TooManyRedirects"} & names:
-        return Fault(WeightsDownloadError(f"{target.url} cannot be fetched: {said}. Check HF_ENDPOINT."))
+        return Fault(WeightsDownloadError(f"{without_login(target.url)} cannot be fetched: {said}. Check HF_ENDPOINT."))
     return Fault(WeightsDownloadError(f"The connection to {target.host} broke off ({said}). {_KEPT}"), transient=True)
 
 
@@ -162,7 +164,7 @@ def refused(target: Target, reason: str) -> WeightsIntegrityError:
 
 def _retry_after(response: Any) -> float | None:
     said = (response.headers.get("Retry-After") or "").strip()
-    if said.isdigit():
+    if said.isascii() and said.isdigit():  # "²" is a digit too, of which no number can be made
         return float(said)
     try:
         from datetime import datetime, timezone

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import cache, records
+from . import cache, records, transfer
 from .digest import remember, sha256_of
 from .hub import cached
 from .pin import WeightsPin
@@ -74,7 +74,8 @@ def status(pin: WeightsPin) -> WeightsStatus:
         trust="pinned" if pin.confirmed else "recorded" if recorded else "unrecorded",
         cached=folder is not None,
         size=size,
-        arrived=0 if folder else sum(path.stat().st_size for path in blobs.glob("*.incomplete")),
+        # One that another process completes meanwhile is gone by this name.
+        arrived=0 if folder else sum(map(transfer.size_of, blobs.glob("*.incomplete"))),
         path=folder,
         record=records.path_of(pin) if recorded else None,
     )

@@ -33,6 +33,10 @@ MAX_WAIT = 60.0
 
 _CHUNK = 1 << 16
 _MAX_REDIRECTS = 5
+_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+# In a cache that others write to, a link there must not lead to a file of ours, nor a pipe be waited for.
+_FLAGS |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_SIZE = re.compile(r"[0-9]{1,18}\Z")  # what else counts as a digit, or more of them, int() may refuse
 _SAFE_ETAG = re.compile(r"[0-9A-Za-z_-]{1,128}\Z")
 
 
@@ -94,9 +98,11 @@ def _head(target: Target) -> RemoteFile:
     url = target.url
     for _ in range(_MAX_REDIRECTS):
         response = _request_head(url, _headers(), constants.HF_HUB_ETAG_TIMEOUT)
-        onward = urljoin(url, response.headers.get("Location", ""))
+        if not 300 <= response.status_code < 400 or "X-Linked-Etag" in response.headers:
+            break
         # A redirect on the same host is a renamed repository; one to another host leads to the content.
-        if not 300 <= response.status_code < 400 or "X-Linked-Etag" in response.headers or not _same_host(url, onward):
+        onward = _onward(target, url, response.headers.get("Location", ""))
+        if not _same_host(url, onward):
             break
         url = onward
     hf_raise_for_status(response)
@@ -109,7 +115,7 @@ def _head(target: Target) -> RemoteFile:
         target,
         etag if etag and _SAFE_ETAG.match(etag) else None,
         commit if commit and is_commit(commit) else None,
-        int(size) if size and size.isdigit() else None,
+        _size(size),
     )
 
 
@@ -161,7 +167,7 @@ def _write(
     chunks: Iterator[bytes],
     advance: Callable[[int], object],
 ) -> None:
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = os.open(partial, _FLAGS, 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
         if not start:
             file.truncate(0)
@@ -222,16 +228,20 @@ def _stream(url: str, headers: dict[str, str], timeout: float) -> Iterator[tuple
 def _first_byte(response: Any) -> int:
     if response.status_code != 206:
         return 0
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+    match = re.match(r"bytes ([0-9]{1,18})-", response.headers.get("Content-Range") or "")
     return int(match[1]) if match else 0
 
 
 def _announced_size(response: Any, start: int) -> int | None:
-    total = (response.headers.get("Content-Range") or "").rpartition("/")[2]
-    if total.isdigit():
-        return int(total)
-    length = response.headers.get("Content-Length") or ""
-    return start + int(length) if length.isdigit() and "Content-Encoding" not in response.headers else None
+    total = _size((response.headers.get("Content-Range") or "").rpartition("/")[2])
+    if total is not None:
+        return total
+    length = _size(response.headers.get("Content-Length"))
+    return start + length if length is not None and "Content-Encoding" not in response.headers else None
+
+
+def _size(said: str | None) -> int | None:
+    return int(said) if said and _SIZE.match(said) else None
 
 
 def size_of(path: Path) -> int:
@@ -240,6 +250,13 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _onward(target: Target, url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise WeightsDownloadError(f"{target.host} redirects {target} to what is no address ({error}).") from error
 
 
 def _same_host(url: str, other: str) -> bool:

@@ -231,6 +231,16 @@ def test_interrupted_downloads_show_in_the_status(hub: HubServer, cache: Path, p
     assert (now.cached, now.arrived, now.size) == (False, len(CONTENT) // 2, len(CONTENT) + len(CONFIG))
 
 
+def test_a_download_that_another_process_completes_meanwhile_is_no_error_of_the_status(
+    cache: Path, pin: WeightsPin
+) -> None:
+    blobs = cache / "hub" / f"models--{REPO.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "a.incomplete").write_bytes(b"abc")
+    (blobs / "b.incomplete").symlink_to("gone")  # listed, and not there when it is looked at
+    assert status(pin).arrived == 3
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -214,6 +215,46 @@ def test_an_address_that_is_none(cache: Path, pin: WeightsPin, monkeypatch: pyte
         fetch(pin)
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("Retry-After", "\xb2"),
+        ("X-Linked-Size", "\xb2"),
+        ("X-Linked-Size", "9" * 5000),
+        ("Content-Range", "bytes 0-1/\xb2"),
+        ("Location", "http://[::1"),
+    ],
+)
+def test_headers_that_say_no_number_and_no_address_are_passed_over(
+    hub: HubServer, cache: Path, pin: WeightsPin, header: str, value: str
+) -> None:
+    fault = {
+        "Retry-After": Fault(status=429, headers={header: value}, times=1),
+        "Location": Fault(status=302, headers={header: value}, on="HEAD", times=1),
+    }.get(header, Fault(NAME, headers={header: value}))
+    if header == "X-Linked-Size":
+        linked = {"X-Linked-ETag": f'"{pin.files[NAME][1]}"', "X-Repo-Commit": pin.revision, "Location": "/elsewhere"}
+        fault = Fault(NAME, status=302, headers={**linked, header: value}, on="HEAD", times=1)
+    hub.faults.append(fault)
+    assert_whole(pin, fetch(pin))
+
+
+@pytest.mark.parametrize("endpoint", ["http://bob:s3cret@127.0.0.1:9", "ftp://bob:s3cret@127.0.0.1:9", "of the hub"])
+def test_a_password_in_the_endpoint_is_shown_nowhere(
+    hub: HubServer,
+    cache: Path,
+    pin: WeightsPin,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    endpoint: str,
+) -> None:
+    hub.faults.append(Fault(status=500))
+    use(hub.endpoint.replace("//", "//bob:s3cret@") if endpoint == "of the hub" else endpoint, cache, monkeypatch)
+    with pytest.raises(WeightsError, match=r"127\.0\.0\.1:\d") as caught:
+        fetch(pin)
+    assert "s3cret" not in str(caught.value) + "".join(caplog.messages)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A file system of 512 kB."""
@@ -284,6 +325,25 @@ def test_a_partial_file_that_is_not_of_this_file(hub: HubServer, cache: Path, pi
                 fetch(pin)
             assert not partial.exists()
     assert_whole(pin, fetch(pin))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_download_goes_through_no_link_and_no_pipe_in_the_cache(
+    hub: HubServer, cache: Path, pin: WeightsPin, tmp_path: Path, kind: str
+) -> None:
+    """A cache on a cluster is written to by others."""
+    blobs = cache / "hub" / f"models--{REPO.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    precious, partial = tmp_path / "precious", blobs / f"{pin.files[NAME][1]}.incomplete"
+    precious.write_text("mine")
+    if kind == "link":
+        partial.symlink_to(precious)
+    else:
+        os.mkfifo(partial)
+    with pytest.raises(WeightsError, match=r"cannot be stored.*\.incomplete"):
+        fetch(pin)
+    assert precious.read_text() == "mine"
 
 
 def test_tokens_go_to_the_hub_and_nowhere_else(
