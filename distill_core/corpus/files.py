@@ -144,7 +144,7 @@ def sweep(folder: str) -> None:
     prefix = f".{_here()}-"
     for path in part.glob(f"{prefix}*.part") if part.is_dir() else ():
         pid = path.name[len(prefix) :].partition("-")[0]
-        if pid.isdigit() and not alive(int(pid)):
+        if pid.isdecimal() and not alive(int(pid)):
             path.unlink(missing_ok=True)
 
 
@@ -163,7 +163,7 @@ def alive(pid: int) -> bool:
         return _alive_on_windows(pid)
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has a number that large
         return False
     except OSError:
         return True

@@ -53,18 +53,29 @@ class Record:
             return
         done = Path(files.join(self.folder, files.FOLDER, "done"))
         try:
-            journals = sorted(path for path in done.iterdir() if path.suffix == ".jsonl")
+            # Of a pipe by that name nothing would ever come.
+            journals = sorted(path for path in done.iterdir() if path.suffix == ".jsonl" and path.is_file())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise CorpusError(f"{done}: cannot be read ({error.strerror}).") from error
         for journal in journals:
-            with journal.open("rb") as lines:
-                lines.seek(self._read.get(journal.name, 0))
-                for line in lines:
-                    if line.endswith(b"\n"):  # else it is still being written, or never will be
-                        self._take(line)
-                        self._read[journal.name] = self._read.get(journal.name, 0) + len(line)
+            try:
+                self._follow(journal)
+            except OSError as error:
+                raise CorpusError(
+                    f"{journal}: cannot be read ({error.strerror}), and it tells which outputs are done. "
+                    "Have whoever wrote it let you read it; without it, what it tells of is done again."
+                ) from error
+
+    def _follow(self, journal: Path) -> None:
+        """Take what a journal has more than when it was last read."""
+        with journal.open("rb") as lines:
+            lines.seek(self._read.get(journal.name, 0))
+            for line in lines:
+                if line.endswith(b"\n"):  # else it is still being written, or never will be
+                    self._take(line)
+                    self._read[journal.name] = self._read.get(journal.name, 0) + len(line)
 
     def _fetch(self) -> None:
         """`refresh` for a folder elsewhere."""

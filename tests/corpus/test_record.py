@@ -176,6 +176,36 @@ def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: 
     assert not mine.exists()
 
 
+@pytest.mark.parametrize("process", ["\xb2", "9" * 30])
+def test_a_leftover_of_what_can_be_no_process_ends_no_run(tmp_path: Path, process: str) -> None:
+    folder = str(tmp_path / "out")
+    with files.scratch(folder, folder) as mine:
+        mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{process}-")).write_bytes(b"x")
+        prepare(folder)
+
+
+def test_what_is_no_journal_is_not_waited_for(item: Item) -> None:
+    write(item)
+    done = Path(item.output).parent.parent / files.FOLDER / "done"
+    (done / "a-folder.jsonl").mkdir()
+    (done / "nowhere.jsonl").symlink_to("gone")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(done / "pipe.jsonl")
+    assert record(item).is_current(item)
+
+
+def test_a_journal_that_may_not_be_read_is_an_error_that_names_it(item: Item, monkeypatch) -> None:
+    """Of another user, with another umask."""
+    write(item)
+
+    def closed(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(CorpusError, match=r"\.jsonl: cannot be read \(Permission denied\)"):
+        record(item)
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/ns/pid"), reason="no namespaces of process ids")
 def test_what_another_container_is_writing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its host name may be the same (--network host), and no process here has the ids of those there."""
