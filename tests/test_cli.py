@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core import registry
+from distill_core import Variant, registry
 from distill_core.cli import main
 from distill_core.corpus.job import VocodeJob
 from distill_core.discovery import Candidate, Discovery
@@ -384,6 +384,26 @@ def test_a_name_in_an_error_does_nothing_to_the_terminal(tmp_path: Path, capsys)
     error = capsys.readouterr().err
     assert "\\x1b]0;title\\x07é\\u202e.wav: there is no such file" in error and "\\x1b[2J.wav: no file" in error
     assert not set("\x1b\7\u202e") & set(error)
+
+
+def test_what_a_plugin_says_of_itself_does_nothing_to_the_terminal(capsys) -> None:
+    said = "\x1b]0;title\7\u202e"
+    variants = (Variant(said, toy.MEL, 8000),)
+    card = toy.card("toy-loud", summary=said, license=said, homepage=said, variants=variants)
+    registry.register(toy.plugin(card))
+    try:
+        for argv in (["list"], ["info", "toy-loud"], ["explain", "toy-loud"]):
+            assert run(*argv) == 0
+            shown = capsys.readouterr().out
+            assert "toy-loud" in shown and not set("\x1b\7\u202e") & set(shown)
+        assert run("info", "toy-loud") == 0
+        assert "toy-loud: \\x1b]0;title\\x07\\u202e\n" in capsys.readouterr().out
+        assert run("list", "--json") == 0
+        assert said in [row["summary"] for row in json.loads(capsys.readouterr().out)]
+    finally:
+        del registry._by_hand["toy-loud"]
+        registry.unload()
+        registry.refresh()
 
 
 def test_a_name_in_what_is_logged_does_nothing_to_the_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

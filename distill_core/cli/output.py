@@ -78,11 +78,15 @@ def stdout_for_answers() -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print_line(json.dumps(value, indent=2, ensure_ascii=False))
+    _answer(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_line(text: str = "") -> None:
-    """One line on stdout."""
+    """A line on stdout, or several. What a plug-in calls itself, or a file is called, does nothing to the terminal."""
+    _answer("\n".join(map(printable, text.split("\n"))))
+
+
+def _answer(text: str) -> None:
     (_stdout or sys.stdout).write(text + "\n")
 
 
@@ -93,6 +97,7 @@ def flush() -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Left-aligned columns on stdout, two blanks apart; the last column is not padded."""
+    head, *rows = ([printable(cell) for cell in row] for row in (head, *rows))
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

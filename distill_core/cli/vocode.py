@@ -272,6 +272,6 @@ def _tell(summary: Summary, about: dict[str, Any], args: argparse.Namespace) -> 
         left = f", {summary.left} left" if summary.left else ""
         files = "1 file" if summary.files == 1 else f"{summary.files} files"
         print_line(
-            f"{printable(summary.folder)}  {files}: {summary.done} done{current}{failed}{left}; "
+            f"{summary.folder}  {files}: {summary.done} done{current}{failed}{left}; "
             f"{summary.seconds:.1f} s of sound in {summary.elapsed:.1f} s, {speed:.2f} x real time"
         )

@@ -14,7 +14,7 @@ from ..states import variant_state
 from ..weights import ensure, load_checkpoint, status, verify
 from ..weights.export import export
 from .arguments import file, path
-from .output import print_json, print_line, print_table, printable
+from .output import print_json, print_line, print_table
 
 
 def add_parser(subparsers: Any) -> None:
@@ -134,7 +134,7 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"vocoder": card.name, "variant": variant.name, "path": str(target), "size": size})
     else:
-        print_line(printable(str(target)))
+        print_line(str(target))
     return 0
 
 
