@@ -85,7 +85,7 @@ class Plan:
         """
         taken, mels, numbers, read = Hashes(), Hashes(), Hashes(), Hashes()
         own = _real(self.folder)
-        folders: dict[str, str] = {}  # of inputs, and what each really is
+        folders: dict[str, str] = {}  # of inputs and outputs, and what each really is
         roots = [_real(source) for source in self.sources if _is_folder(source)]
         if own in roots:
             raise CorpusError(f"{self.folder}: is an input as well; choose another folder to write to.")
@@ -97,11 +97,12 @@ class Plan:
                 if output in taken:
                     self._refuse(item)
                 taken.add(output)
-                inside = self._inside(item.input, own, folders)
-                if inside is not None:
-                    read.add(inside)
-                for place in (output, inside):
-                    if place is not None and place in taken and place in read:
+                source, target = (self._place(each, own, folders) for each in (item.input, item.output))
+                read.add(source)
+                if target != output:  # a link below the output folder leads elsewhere, perhaps to the inputs
+                    taken.add(target)
+                for place in (target, source):
+                    if place in taken and place in read:
                         raise OutputExistsError(f"{place}: is an input; choose another output folder.")
                 base = unnumbered(output)
                 if item.is_mel and output in numbers:
@@ -126,15 +127,15 @@ class Plan:
                         "to a folder each."
                     )
 
-    def _inside(self, location: str, own: str, folders: dict[str, str]) -> str | None:
-        """`told_apart` of an input that lies in the output folder, as an output; None for one that does not."""
+    def _place(self, location: str, own: str, folders: dict[str, str]) -> str:
+        """`told_apart` of where a file really is, as an output where that is in the output folder."""
         if not files.is_url(location):
             folder, name = os.path.split(location)
             if folder not in folders:
                 folders[folder] = os.path.realpath(folder)
             location = os.path.join(folders[folder], name)
         location = files.told_apart(location)
-        return files.told_apart(files.join(self.folder, location[len(own) :])) if location.startswith(own) else None
+        return files.told_apart(files.join(self.folder, location[len(own) :])) if location.startswith(own) else location
 
     def _items(self, source: str) -> Iterator[Item]:
         if _is_folder(source):

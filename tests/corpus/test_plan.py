@@ -161,6 +161,20 @@ def test_a_glob_through_a_folder_with_brackets_in_its_name_is_told_how_to_write_
     assert below(out, Plan((f"{tmp_path}/takes [[]2]/*.wav",), str(out))) == ["takes [2]/a.wav"]
 
 
+def test_a_link_below_the_output_folder_leads_onto_no_input(tree: Path, tmp_path: Path) -> None:
+    sound, folder = next(tree.rglob("*.wav")), tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "sub").symlink_to(sound.parent)
+    manifest = tmp_path / "links.jsonl"
+    onto = {"input": str(sound), "output": f"sub/{sound.name}"}
+    other = {"input": str(sound), "output": "sub/other.wav"}
+    manifest.write_text(json.dumps(onto))
+    with pytest.raises(OutputExistsError, match="is an input; choose another output folder"):
+        list(Plan((str(manifest),), str(folder)))
+    manifest.write_text(json.dumps(other))
+    assert [item.output for item in Plan((str(manifest),), str(folder))] == [str(folder / "sub" / "other.wav")]
+
+
 def test_two_inputs_for_one_output_are_refused_with_a_way_out(tree: Path, tmp_path: Path) -> None:
     (tree / "a" / "z.wav").touch()
     with pytest.raises(OutputExistsError, match=r"z\.flac and .*z\.wav would both .*--keep-endings"):
