@@ -212,7 +212,11 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _without_secrets(name: str, value: str) -> str:
-    return "(set)" if name == "HF_TOKEN" else without_login(value)
+    if name == "HF_TOKEN":
+        return "(set)"
+    if name.upper().endswith("_PROXY") and "://" not in value:  # HTTP clients put http:// before it themselves
+        return without_login(f"http://{value}").removeprefix("http://")
+    return without_login(value)
 
 
 def _cache() -> dict[str, Any]:

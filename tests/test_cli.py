@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill_core import Variant, registry
+from distill_core import Variant, doctor, registry
 from distill_core.cli import main
 from distill_core.corpus.job import VocodeJob
 from distill_core.discovery import Candidate, Discovery
@@ -384,6 +384,25 @@ def test_a_name_in_an_error_does_nothing_to_the_terminal(tmp_path: Path, capsys)
     error = capsys.readouterr().err
     assert "\\x1b]0;title\\x07é\\u202e.wav: there is no such file" in error and "\\x1b[2J.wav: no file" in error
     assert not set("\x1b\7\u202e") & set(error)
+
+
+def test_the_doctor_shows_no_password_of_a_proxy_or_mirror() -> None:
+    given = {
+        "HTTPS_PROXY": "bob:s3cret@proxy:3128",  # as HTTP clients take it, too
+        "http_proxy": "http://bob:s3cret@proxy:3128",
+        "ALL_PROXY": "proxy:3128",
+        "HF_ENDPOINT": "https://bob:s3cret@mirror.example",
+        "HF_TOKEN": "hf_s3cret",
+        "PYTHONPATH": "/opt/python@3/lib",
+    }
+    assert doctor._environment(given) == {
+        "HTTPS_PROXY": "…@proxy:3128",
+        "http_proxy": "http://…@proxy:3128",
+        "ALL_PROXY": "proxy:3128",
+        "HF_ENDPOINT": "https://…@mirror.example",
+        "HF_TOKEN": "(set)",
+        "PYTHONPATH": "/opt/python@3/lib",
+    }
 
 
 def test_what_a_plugin_says_of_itself_does_nothing_to_the_terminal(capsys) -> None:
