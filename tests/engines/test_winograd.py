@@ -274,11 +274,11 @@ def test_upsampling_by_a_wide_weight_or_of_odd_channels_stays_a_transposed_convo
 
 def test_several_threads_make_what_one_makes() -> None:
     pytest.importorskip("numba")
-    conv, _ = layer(winograd._kind(compiled=True), 128, 11, 5)
-    items = torch.randn(3, 2003, 128)
     results = []
     for threads in (1, 4):
         torch.set_num_threads(threads)
+        conv, _ = layer(winograd._kind(compiled=True), 128, 11, 5)  # its weights are packed by as many, too
+        items = torch.randn(3, 2003, 128)
         x, out, layout = signal(conv, items)
         results.append(layout.split(conv(x, out, layout)).clone())
     assert torch.equal(*results)
