@@ -161,6 +161,15 @@ def test_a_record_learns_what_others_add(item: Item) -> None:
     assert known.is_current(item)
 
 
+def test_journals_that_cannot_be_listed_are_an_error_that_names_their_folder(item: Item, tmp_path: Path) -> None:
+    write(item)
+    done = tmp_path / "out/.distill/done"
+    done.rename(tmp_path / "elsewhere")
+    done.symlink_to(done)
+    with pytest.raises(CorpusError, match=r"done: cannot be read \(Too many levels of symbolic links\)"):
+        record(item)
+
+
 def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path: Path) -> None:
     folder = str(tmp_path / "out")
     with files.scratch(folder, folder) as mine:

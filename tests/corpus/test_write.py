@@ -35,3 +35,11 @@ def test_integers_are_the_nearest_to_what_was_written(tmp_path: Path) -> None:
     wave = 0.9 * torch.rand(1, 20_000, generator=torch.Generator().manual_seed(0)) - 0.45
     write(tmp_path / "x.wav", wave.split(7000, dim=1), 22050, 1, name="x.wav")
     assert (read_audio(tmp_path / "x.wav")[0] - wave).abs().max() <= 0.5 / 32768
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_wav_that_might_outgrow_its_sizes_has_longer_ones(tmp_path: Path, channels: int) -> None:
+    fits = (3 << 30) // (8 * channels)
+    for expected, begins in ((fits, b"RIFF"), (fits + 1, b"RF64")):
+        write(tmp_path / "x", [torch.zeros(channels, 9)], 8000, channels, name="x.wav", expected=expected)
+        assert (tmp_path / "x").read_bytes()[:4] == begins

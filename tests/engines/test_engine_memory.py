@@ -17,6 +17,7 @@ from distill_bigvgan import bigvgan_vocoder
 from distill_bigvgan.plugin import distill_vocoders
 from distill_core import errors
 from distill_core.engines import selection
+from distill_core.engines.workspace import Workspace
 from tests import checkpoints
 from tests.conformance.generator_checks import random_mel
 
@@ -34,6 +35,18 @@ def folder(tmp_path: Path) -> Path:
 def load(weights: Any, **options: Any) -> Any:
     card = distill_vocoders()[0]
     return bigvgan_vocoder.load(card, card.variants[0], device="cpu", precision="fp32", weights=weights, **options)
+
+
+def test_a_workspace_hands_out_the_same_memory_with_room_around_it() -> None:
+    space = Workspace(before=2, after=(64, 3))
+    rows = space.take("x", torch.float32, 10, 4)
+    assert (rows.shape, rows.stride(), rows.storage_offset()) == ((10, 4), (4, 1), 2 * 4)
+    assert space.nbytes() == rows.untyped_storage().nbytes() == (2 + 10 + 3) * 4 * 4 + 64
+    for dtype, count in ((torch.float32, 10), (torch.float32, 3), (torch.bfloat16, 20)):
+        assert space.take("x", dtype, count, 4).untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
+    assert space.take("y", torch.float32, 1, 1).untyped_storage().data_ptr() != rows.untyped_storage().data_ptr()
+    assert space.take("x", torch.float32, 11, 4).untyped_storage().nbytes() == (2 + 11 + 3) * 4 * 4 + 64
+    assert space.nbytes() == (2 + 11 + 3) * 4 * 4 + 64 + (2 + 1 + 3) * 4 + 64, "the smaller one is let go"
 
 
 def test_packed_weights_are_kept_once_and_read_again_on_demand(folder: Path) -> None:
