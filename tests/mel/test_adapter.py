@@ -282,8 +282,9 @@ def test_the_pitch_and_the_level_of_a_sine_are_kept(target: MelSpec, frequency: 
 
 
 def test_the_same_format_passes_through() -> None:
-    mel = source_mel("distill-vae", 30)
-    assert torch.equal(MelAdapter(VAE, VAE)(mel), mel)
+    mel, adapter = source_mel("distill-vae", 30), MelAdapter(VAE, VAE)
+    assert torch.equal(adapter(mel), mel)
+    assert torch.equal(adapter.convert(mel[:, :, 5:20], offset=5, start=8, stop=15, total=None), mel[:, :, 8:15])
 
 
 def test_incompatible_formats_are_refused_with_the_reason() -> None:

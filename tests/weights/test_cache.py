@@ -6,12 +6,14 @@ import json
 import logging
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
 
-from distill_core.errors import WeightsIntegrityError, WeightsNotFoundError, WeightsOfflineError
+from distill_core.errors import OutputExistsError, WeightsIntegrityError, WeightsNotFoundError, WeightsOfflineError
 from distill_core.weights import WeightsPin, cached, digest, ensure, records, status, verify
+from distill_core.weights.export import export
 from tests.hub_server import HubServer, sha256
 
 from .conftest import CONFIG, CONTENT, NAME, REPO
@@ -271,3 +273,22 @@ def test_pins_are_values() -> None:
     assert pin.size == 7
     assert not WeightsPin("a/b", "main", pin.files).confirmed
     assert WeightsPin("a/b", "main", {"x": (None, None)}).size is None
+
+
+def test_a_copy_has_its_name_once_it_is_known_to_be_one(
+    hub: HubServer, cache: Path, pin: WeightsPin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, folder = fetch(pin), tmp_path / "copy"
+    with monkeypatch.context() as broken:
+        broken.setattr(shutil, "copyfile", lambda _, target: Path(target).write_bytes(OTHER))
+        with pytest.raises(WeightsIntegrityError, match="came out different"):
+            export(source, pin, folder)
+    assert not [path for path in folder.rglob("*") if path.is_file()]
+    assert export(source, pin, folder) == folder
+    assert all((folder / name).read_bytes() == (source / name).read_bytes() for name in pin.files)
+    (folder / NAME).write_bytes(OTHER)
+    with pytest.raises(OutputExistsError, match="another file"):
+        export(source, pin, folder)
+    assert (folder / NAME).read_bytes() == OTHER
+    export(source, pin, folder, overwrite=True)
+    assert (folder / NAME).read_bytes() == CONTENT
