@@ -12,6 +12,7 @@ import torch
 from distill_core.cli import main
 from distill_core.errors import CheckpointError
 from distill_core.weights import ensure, load_checkpoint
+from distill_core.weights import folded as conversion
 from distill_core.weights.folded import SUFFIX, fold
 from tests import checkpoints
 from tests.hub_server import HubServer
@@ -74,6 +75,23 @@ def test_folding_is_the_generators_own(files: dict[str, bytes]) -> None:
     del state["conv_pre.weight_g"]
     with pytest.raises(CheckpointError, match=r"conv_pre\.weight_v without conv_pre\.weight_g"):
         fold(state)
+
+
+def test_halves_are_folded_in_single_precision_and_shared_memory_is_written_for_each(
+    cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.pt").write_bytes(b"read already")
+    torch.manual_seed(0)
+    filters = torch.randn(1, 1, 12)
+    state = {"a.weight_v": torch.randn(9, 7, 3), "a.weight_g": torch.rand(9, 1, 1), "a.bias": torch.rand(9)}
+    state = {name: tensor.half() for name, tensor in state.items()}
+    expected = fold({name: tensor.float() for name, tensor in state.items()})
+    shared = {"one": filters, "two": filters, "three": filters[..., :6]}
+    path = conversion.convert(tmp_path / "x.pt", {**state, **shared}, None)
+    read = load_checkpoint(path).state_dict
+    assert all(tensor.dtype == torch.float32 for tensor in read.values())
+    assert read.keys() == {*expected, *shared}
+    assert all(torch.equal(read[name], tensor) for name, tensor in {**expected, **shared}.items())
 
 
 def test_a_folders_own_is_loaded_in_preference(folder: Path) -> None:
