@@ -16,6 +16,7 @@ from distill_core.audio import read_audio
 from distill_core.cli import main
 from distill_core.evaluation import METRICS, VocoderChoice, compare, measure, references
 from distill_core.evaluation.choices import chosen
+from distill_core.evaluation.summary import _summary
 from distill_core.resynthesis import resynthesize
 from tests import toy
 
@@ -57,6 +58,15 @@ def test_a_folder_is_every_sound_in_it_and_the_summary_their_mean(sounds: Path) 
     timed = [each.results["toy"].seconds for each in comparison.files]
     ratio = sum(timed) / sum(each.seconds for each in comparison.files)
     assert summary["rtf"].vocoders["toy"].mean == pytest.approx(ratio)
+
+
+def test_the_fastest_is_who_is_fastest_over_all_seconds() -> None:
+    values = {
+        "mostly": {0: ("scrap", 9.0, 0.1), 1: ("long", 0.1, 99.9)},
+        "evenly": {0: ("scrap", 0.2, 0.1), 1: ("long", 0.2, 99.9)},
+    }
+    assert _summary(METRICS["rtf"], values).best == ("mostly",)
+    assert _summary(METRICS["mel"], values).best == ("evenly",)  # each file counts alike
 
 
 def test_a_scrap_of_sound_does_not_blow_up_the_spread_of_the_speed(sounds: Path, tmp_path: Path) -> None:

@@ -292,3 +292,19 @@ def test_a_copy_has_its_name_once_it_is_known_to_be_one(
     assert (folder / NAME).read_bytes() == OTHER
     export(source, pin, folder, overwrite=True)
     assert (folder / NAME).read_bytes() == CONTENT
+
+
+def test_each_commit_is_held_to_its_own_files_and_a_pin_to_what_it_says_itself(cache: Path, tmp_path: Path) -> None:
+    """As two processes record a branch that moves between their downloads."""
+    (tmp_path / "x").write_bytes(b"first")
+    small = WeightsPin(REPO, "main", {"x": (None, None)})
+    records.record(small, "a" * 40, tmp_path)
+    (tmp_path / "x").write_bytes(b"another")
+    (tmp_path / "y").write_bytes(b"more")
+    large = WeightsPin(REPO, "main", {"x": (None, None), "y": (None, None)})
+    records.record(large, "b" * 40, tmp_path)
+    assert records.held_to(small) == WeightsPin(REPO, "a" * 40, {"x": (5, sha256(b"first"))})
+    held = WeightsPin(REPO, "b" * 40, {"x": (7, sha256(b"another")), "y": (4, sha256(b"more"))})
+    assert records.held_to(large) == held
+    said = WeightsPin(REPO, "main", {"x": (None, sha256(b"said")), "y": (9, None)})
+    assert records.held_to(said).files == {"x": (7, sha256(b"said")), "y": (9, sha256(b"more"))}
