@@ -147,6 +147,13 @@ def hostile(folder: Path, name: str) -> None:
 HOSTILE = ("nan.wav", "no samples.wav", "cancels.wav", "truncated.flac", "picture.wav", "empty.ogg")
 
 
+def test_silence_is_no_cancelling_and_what_lies_beyond_is_known(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros((8000, 2)), 8000)
+    for most, samples in ((None, 8000), (1.0, 8000), (0.9999, 7999), (1e-9, 1)):
+        read = references.read(tmp_path / "silence.wav", most)
+        assert (len(read.wave), read.channels, read.whole) == (samples, 2, samples == 8000)
+
+
 def test_bad_references_are_told_each_and_the_others_measured(sounds: Path, tmp_path: Path, capsys) -> None:
     for name in HOSTILE:
         hostile(tmp_path, name)
