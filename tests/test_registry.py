@@ -14,6 +14,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import ModuleType
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ import torch
 
 from distill_core import Registry, Variant, WeightsPin, catalog, device, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
+from distill_core.loaded import Loaded
 from tests import toy
 
 
@@ -886,3 +888,18 @@ def test_a_variant_has_a_whole_rate(rate) -> None:
 def test_a_variant_has_a_whole_number_of_parameters(parameters) -> None:
     with pytest.raises(ValueError, match="parameters must be a whole number, 0 if unknown"):
         Variant("plain", toy.MEL, toy.MEL.sample_rate, parameters=parameters)
+
+
+def test_what_is_unloaded_by_name_leaves_the_others_and_a_load_that_fails_its_own_error() -> None:
+    loaded = Loaded()
+    made = {name: loaded.once((name,), None, None, object) for name in ("one", "other")}  # type: ignore[arg-type]
+    loaded.forget("one")
+    assert loaded.once(("other",), None, None, lambda: pytest.fail("it is loaded")) is made["other"]
+    assert loaded.once(("one",), None, None, object) is not made["one"]  # type: ignore[arg-type]
+
+    def load() -> NoReturn:
+        loaded.forget()  # as another thread may
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loaded.once(("third",), None, None, load)
