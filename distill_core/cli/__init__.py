@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import DistillError
-from .output import patient_streams, printable, stdout_for_answers
+from .output import patient_streams, printable_lines, stdout_for_answers
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,15 +64,11 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def print_error(error: Exception) -> None:
     """`error: …` on stderr; a name in it that holds control characters does nothing to the terminal."""
-    sys.stderr.write(f"error: {_printable_lines(str(error))}\n")
+    sys.stderr.write(f"error: {printable_lines(str(error))}\n")
 
 
 class _Printable(logging.Formatter):
     """What is logged names files and quotes servers: nothing of that does anything to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _printable_lines(super().format(record))
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+        return printable_lines(super().format(record))

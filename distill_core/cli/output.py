@@ -83,7 +83,7 @@ def print_json(value: Any) -> None:
 
 def print_line(text: str = "") -> None:
     """A line on stdout, or several. What a plug-in calls itself, or a file is called, does nothing to the terminal."""
-    _answer("\n".join(map(printable, text.split("\n"))))
+    _answer(printable_lines(text))
 
 
 def _answer(text: str) -> None:
@@ -101,10 +101,15 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_line(line.rstrip())
+        _answer(line.rstrip())
 
 
 def printable(name: str) -> str:
     """A file's name, or words with one in it, as any stream takes it: what is no text there is escaped."""
     escaped = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in name)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable_lines(text: str) -> str:
+    """The same for a text of several lines, whose ends stay."""
+    return "\n".join(map(printable, text.split("\n")))
