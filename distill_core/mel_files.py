@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audio import check_is_file, path_of
 from .errors import CheckpointError, InvalidMelError
-from .weights.checkpoint import NAMED_PROBLEMS, imported_by, is_archive, load_pickled
+from .weights.checkpoint import NAMED_PROBLEMS, imported_by, load_pickled
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,7 @@ def read_mel(path: str | os.PathLike[str]) -> torch.Tensor:
 def _unreadable(path: Path, kind: str, error: Exception) -> InvalidMelError:
     """What is wrong with a file, without a library's advice on how to have its code run after all."""
     kept_shut = isinstance(error, CheckpointError)
-    named = imported_by(path, is_archive(path)) if kind in (".pt", ".pth") and not kept_shut else []
+    named = imported_by(path) if kind in (".pt", ".pth") and not kept_shut else []
     if named:
         return InvalidMelError(
             f"{path}: cannot be read: it holds more than tensors, and would run code when loaded "

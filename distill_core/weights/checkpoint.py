@@ -72,7 +72,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     kind = _kind_of(head, path)
     if kind == "safetensors":
         return _read_safetensors(path)
-    return replace(unwrap(_torch_load(path, mapped=kind == "zip"), str(path)), mapped=kind == "zip")
+    return replace(unwrap(_torch_load(path), str(path)), mapped=kind == "zip")
 
 
 _PARALLEL = "module."
@@ -219,7 +219,7 @@ def _check_ends(path: Path) -> None:
         raise CheckpointError(f"{path} is a pipe or a device, which cannot be read here; write it to a file first.")
 
 
-def is_archive(path: Path) -> bool:
+def _is_archive(path: Path) -> bool:
     """Whether torch reads a file as the archive that it writes since 1.6, or as pickles one after the other."""
     with path.open("rb") as file:
         return file.read(len(_ZIP)) == _ZIP
@@ -228,13 +228,16 @@ def is_archive(path: Path) -> bool:
 def load_pickled(path: Path, *, mapped: bool = False) -> Any:
     """What `torch.save` wrote: tensors and plain values, with no more numbers in memory than the file has room for.
 
+    Args:
+        mapped: leave the numbers of an archive in the file until they are needed.
+
     Raises:
         CheckpointError: the file would unpack to more than its size.
         Exception: whatever torch makes of a damaged file, or of one that would run code.
     """
     import torch
 
-    if not is_archive(path):
+    if not _is_archive(path):
         return torch.load(path, map_location=_Room(path), weights_only=True)
     _check_archive(path)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -279,15 +282,15 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} would unpack to more than its own size, which nothing of torch.save's does.")
 
 
-def _torch_load(path: Path, *, mapped: bool) -> Any:
+def _torch_load(path: Path) -> Any:
     try:
-        return load_pickled(path, mapped=mapped)
+        return load_pickled(path, mapped=True)
     except CheckpointError:
         raise
     except MemoryError as error:
         raise CheckpointError(f"{path} asks for more memory than there is.") from error
     except Exception as error:
-        named = imported_by(path, mapped)
+        named = imported_by(path)
         if named:
             raise UnsafeCheckpointError(
                 f"{path} is refused: loading it would run {', '.join(named[:NAMED_PROBLEMS])}. Nothing was run. "
@@ -297,11 +300,11 @@ def _torch_load(path: Path, *, mapped: bool) -> Any:
         raise CheckpointError(f"{path} is damaged or no checkpoint{': ' + reason if reason else ''}.") from error
 
 
-def imported_by(path: Path, archive: bool) -> list[str]:
+def imported_by(path: Path) -> list[str]:
     """What a pickle would import beyond what tensors are made of. Reads its opcodes, executes none."""
     found: list[str] = []
     try:
-        if archive:
+        if _is_archive(path):
             with zipfile.ZipFile(path) as content:
                 name = next(each for each in content.namelist() if each.endswith("/data.pkl"))
                 pickled: IO[bytes] = io.BytesIO(content.read(name))
