@@ -70,6 +70,7 @@ class Subject:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help=f"of {[*MODELS]}")
     parser.add_argument("--frames", type=int, nargs="+", default=[256, 2048, 16384], metavar="N")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], metavar="N")
     parser.add_argument("--repeat", type=int, default=20, metavar="N", help="timed runs of each (default: 20)")
@@ -89,8 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
     figures: dict[str, Any] = {"machine": heading(device), "ways": [], "bandwidth": None}
     print(figures["machine"], flush=True)
     try:
-        for name, configuration in MODELS.items():
-            subject = random_subject(name, configuration, device, tiny=args.tiny)
+        for name in args.models:
+            subject = random_subject(name, MODELS[name], device, tiny=args.tiny)
             rows = list(measure_all(subject, args))
             figures["ways"] += rows
             print(table(name, rows, args), flush=True)
@@ -167,8 +168,9 @@ def nvidia_fused(subject: Subject) -> Run:
     load_nvidia(subject)  # says so if it is not installed
     if shutil.which("nvcc") is None:
         raise NotHere("its kernel is built on the user's machine, and there is no nvcc")
+    _build_for_this_card()
     # In a process of its own first: the build is known to hang, and what it built is found again.
-    build = [sys.executable, "-c", "from bigvgan.alias_free_activation.cuda import load; load.load()"]
+    build = [sys.executable, "-c", "from benchmarks.gpu import build_nvidia_kernel; build_nvidia_kernel()"]
     try:
         done = subprocess.run(build, capture_output=True, text=True, timeout=_BUILD_SECONDS)
     except subprocess.TimeoutExpired as error:
@@ -176,6 +178,30 @@ def nvidia_fused(subject: Subject) -> Run:
     if done.returncode:
         raise NotHere(f"the build of its kernel failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return load_nvidia(subject, fused=True).to(subject.device)
+
+
+def build_nvidia_kernel() -> None:
+    _build_for_this_card()
+    from bigvgan.alias_free_activation.cuda import load
+
+    load.load()
+
+
+def _build_for_this_card() -> None:
+    """Its flags name compute capability 7.0, which CUDA 13 no longer knows: have its sources built for this card."""
+    from torch.utils import cpp_extension
+
+    if hasattr(cpp_extension.load, "for_this_card"):
+        return
+    original, target = cpp_extension.load, "{}{}".format(*torch.cuda.get_device_capability())
+
+    def load(*args: Any, extra_cuda_cflags: list[str], **named: Any) -> Any:
+        kept = [flag for flag in extra_cuda_cflags if flag != "-gencode" and not flag.startswith("arch=")]
+        flags = [*kept, "-gencode", f"arch=compute_{target},code=sm_{target}"]
+        return original(*args, extra_cuda_cflags=flags, **named)
+
+    load.for_this_card = True  # type: ignore[attr-defined]
+    cpp_extension.load = load
 
 
 def nvidia_compiled(subject: Subject) -> Run:
