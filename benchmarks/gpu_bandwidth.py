@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, Activation1d, SnakeBeta
-from distill_bigvgan.engines.gpu_ops import Ops, SnakeParameters, TorchOps
+from distill_bigvgan.engines.gpu_ops import Extent, Ops, SnakeParameters, TorchOps
 from distill_core.wording import on_one_line
 
 _CONFIG = CONFIGS["bigvgan_v2_44khz_128band_512x"]
@@ -59,6 +59,7 @@ def _copy(numbers: int, device: torch.device, repeat: int) -> float:
 def _kernel(ops: Ops, device: torch.device, shape: tuple[int, int, int], residual: bool, repeat: int) -> dict[str, Any]:
     """One call as the fp16 engine makes it: plain, or with the fp32 residual stream read and written too."""
     snake = SnakeParameters.of(Activation1d(SnakeBeta(shape[-1], logscale=True)), device)
+    extent = Extent(torch.tensor([shape[1]], dtype=torch.int32, device=device))
     bias = torch.randn(shape[-1], device=device)
     inputs = [torch.randn(shape, device=device).half() for _ in range(_SETS)]
     streams = [torch.randn(shape, device=device) if residual else None for _ in range(_SETS)]
@@ -66,7 +67,7 @@ def _kernel(ops: Ops, device: torch.device, shape: tuple[int, int, int], residua
     def run(turn: int) -> object:
         number = turn % _SETS
         return ops.activate(
-            inputs[number], snake, bias=bias, residual=streams[number], keep=residual, dtype=torch.float16
+            inputs[number], snake, extent, bias=bias, residual=streams[number], keep=residual, dtype=torch.float16
         )
 
     moved = inputs[0].numel() * (2 + 2 + (4 + 4 if residual else 0))

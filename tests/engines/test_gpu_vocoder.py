@@ -102,10 +102,10 @@ class FailsOnLong(TorchOps):
 
     error: Exception = RuntimeError("GET was unable to find an engine to execute this computation")
 
-    def activate(self, x, snake, **arguments):
+    def activate(self, x, snake, extent, **arguments):
         if x.shape[1] > 20 * 256:
             raise self.error
-        return super().activate(x, snake, **arguments)
+        return super().activate(x, snake, extent, **arguments)
 
 
 class PretendingHere(Pretending):

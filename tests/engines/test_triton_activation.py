@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ compiled_only = pytest.mark.skipif(
 )
 
 
-def test_the_kernels_in_tritons_interpreter() -> None:
-    gpu_models.run_interpreted("activation_cases.py")
+@pytest.mark.parametrize("cases", ["activation_cases.py", "convolution_cases.py"])
+def test_the_kernels_in_tritons_interpreter(cases) -> None:
+    gpu_models.run_interpreted(cases)
 
 
 @compiled_only
@@ -31,9 +33,9 @@ def test_the_activation_compiles_for_cards_that_are_not_here(capability, dtype, 
     from distill_bigvgan.engines.triton_activation import activation_kernel
 
     constants = {"C": 24, "HAS_BIAS": True, "HAS_RESIDUAL": residual is not None, "KEEP_SUM": residual is not None}
-    constants["LANES"] = 256
-    pointers = {"x_ptr": dtype, "out_ptr": dtype, "residual_ptr": residual or dtype}
-    integers = ("length", "segments", "walks", "walk_rows")
+    constants |= {"LANES": 256, "COSINE": True}
+    pointers = {"x_ptr": dtype, "out_ptr": dtype, "residual_ptr": residual or dtype, "frames_ptr": "i32"}
+    integers = ("each", "padded", "segments", "walks", "walk_rows")
     names = activation_kernel.arg_names
     signature = {
         name: "constexpr"
@@ -60,13 +62,69 @@ def test_the_activation_compiles_for_cards_that_are_not_here(capability, dtype, 
     assert len(kernel.asm["cubin"]) > 1000
 
 
+SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
+"""Bytes that a program may have."""
+
+
+@compiled_only
+@pytest.mark.parametrize("capability", list(SHARED_MEMORY))
+@pytest.mark.parametrize(("channels", "group"), [(24, 4), (48, 1), (48, 2), (96, 1), (384, 1), (768, 1)])
+def test_the_convolution_compiles_for_cards_that_are_not_here(capability, channels, group) -> None:
+    """To products on tensor cores, of rows and weights that are copied 16 bytes at a time."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from distill_bigvgan.engines.triton_convolution import Tile, convolution_kernel
+
+    tile = Tile.suited(group * channels, group * channels)
+    constants = {"INPUTS": channels, "OUTPUTS": channels, "GROUP": group}
+    constants |= {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth}
+    names = convolution_kernel.arg_names
+    pointers = [name for name in names if name.endswith("_ptr")]
+    signature = {
+        name: "constexpr" if name in constants else "*fp16" if name in pointers else "i32" for name in names
+    }
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    try:
+        source = ASTSource(fn=convolution_kernel, signature=signature, constexprs=values, attrs=aligned)
+    except TypeError as error:  # the arguments of ASTSource are not a public interface
+        pytest.skip(f"Triton {triton.__version__} is compiled ahead in another way: {error}")
+    options = {"num_warps": tile.warps, "num_stages": tile.stages}
+    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert kernel.metadata.shared <= SHARED_MEMORY[capability]
+    ptx = kernel.asm["ptx"]
+    assert ("wgmma.mma_async" if capability >= 90 else "mma.sync") in ptx
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^\]]*\], \[[^\]]*\], (\w+)", ptx)
+    assert copies and set(copies) == {"0x10"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@compiled_only
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("channels", "taps", "dilation"), [(24, 11, 5), (48, 3, 1), (48, 7, 3), (96, 11, 1), (384, 3, 5), (768, 3, 3)]
+)
+def test_the_convolution_on_this_gpu(channels, taps, dilation, dtype) -> None:
+    from distill_bigvgan.engines.triton_convolution import GroupedConvolution
+
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(channels, channels, taps, generator=draw).to("cuda", dtype)
+    x = torch.randn(2, 4 * dilation * 333, channels, generator=draw).to("cuda", dtype)
+    own = GroupedConvolution.suited(weight, dilation)
+    assert own is not None
+    padding = dilation * (taps // 2)
+    want = torch.nn.functional.conv1d(x.double().mT, weight.double(), padding=padding, dilation=dilation).mT
+    assert gpu_models.error(own(x), want) <= 5e-3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @compiled_only
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 1, 24), (2, 37, 3), (1, 4099, 96), (3, 1024, 768)])
 def test_the_kernels_on_this_gpu(dtype, shape) -> None:
     from distill_bigvgan._vendor.bigvgan import Activation1d, SnakeBeta
-    from distill_bigvgan.engines.gpu_ops import SnakeParameters, TorchOps
+    from distill_bigvgan.engines.gpu_ops import Extent, SnakeParameters, TorchOps
     from distill_bigvgan.engines.triton_activation import TritonOps
 
     device, channels = torch.device("cuda"), shape[-1]
@@ -75,12 +133,14 @@ def test_the_kernels_on_this_gpu(dtype, shape) -> None:
     draw = torch.Generator().manual_seed(1)
     x, stream = (torch.randn(shape, generator=draw).to(dtype) for _ in range(2))
     bias = torch.randn(channels, generator=draw)
+    extent = Extent(torch.tensor([max(1, shape[1] - 3)], dtype=torch.int32))
     want = TorchOps().activate(
-        x, SnakeParameters.of(module, gpu_models.CPU), bias=bias, residual=stream, keep=True, dtype=dtype
+        x, SnakeParameters.of(module, gpu_models.CPU), extent, bias=bias, residual=stream, keep=True, dtype=dtype
     )
     got = TritonOps().activate(
         x.to(device),
         SnakeParameters.of(module, device),
+        Extent(extent.frames.to(device)),
         bias=bias.to(device),
         residual=stream.to(device),
         keep=True,

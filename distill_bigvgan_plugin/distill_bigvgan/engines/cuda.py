@@ -86,7 +86,9 @@ class CudaEngine:
             raise EngineUnavailable(f"it failed in {precision}: {on_one_line(error, 300)}{_advice(error)}") from error
         self.precision = precision
         self._generator = generator
-        self._replays = ReplayCache(generator) if self._device.type == "cuda" else None
+        self._replays = (
+            ReplayCache(generator.padded, multiple=generator.multiple) if self._device.type == "cuda" else None
+        )
 
     def __call__(self, mel: Tensor) -> Tensor:
         with self._on_device():
@@ -137,6 +139,8 @@ class CudaEngine:
         notes = [f"Relative error to the eager engine in its self-test on this device: {self.error:.1e}."]
         if self.precision == "fp32" and tf32_convolutions():
             notes.append("Convolutions may use TF32: torch.backends.cudnn.allow_tf32 is on, which is torch's default.")
+        if self._ops.trouble is not None:
+            notes.append(f"Convolutions run by cuDNN, also where it is slower: {self._ops.trouble}.")
         notes += [f"Passed over for precision='auto': {reason}." for reason in self._passed_over]
         if self._replays is not None and self._replays.trouble:
             notes.append(f"No CUDA graphs: {self._replays.trouble}.")

@@ -1,9 +1,10 @@
 """Short runs on a CUDA device recorded once and replayed: some 250 launches become one.
 
-A function of one tensor is run as it is until a shape comes for the second time; then it is recorded, and the
-replay is held against the plain run before it is ever used. Whatever goes wrong on the way ends the recording
-for good, with a reason, and nothing else. Once there is no more room a shape has to come more often: a recording
-costs several runs, and empties torch's caches.
+A run of so many frames is good for any mel that has no more, so mels are lengthened by zeros to one of a few lengths,
+and nearly every sentence finds a recording. It is made when a length comes for the second time, and its first replay
+is held against the plain run before it is ever used. Whatever goes wrong on the way ends the recording for good, with
+a reason, and nothing else. Once there is no more room a length has to come more often: a recording costs several
+runs, and empties torch's caches.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import math
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -21,53 +21,63 @@ from torch import Tensor
 
 from distill_core.wording import on_one_line
 
+from .gpu_generator import Padded, run_padded
+
 log = logging.getLogger(__name__)
 
-MOST_GRAPHS = 8
+MOST_GRAPHS = 32
 MOST_FRAMES = 512
-"""Of all rows together, halo counted: what is longer keeps the GPU busy while the next launches are made."""
+"""Of all items together, halo counted: what is longer keeps the GPU busy while the next launches are made."""
 
 _MOST_SHAPES = 64
 _WORTH_A_PLACE = 16
-"""So often a shape comes before another one's graph goes for it: lengths that come and go are not worth recording."""
+"""So often a shape comes before another one's graph goes for it: batches that come and go are not worth recording."""
 
 _TOLERANCE = 1e-3
 
 _capturing = threading.RLock()
 """Held while a graph is captured: torch allows one capture at a time in a process, and vocoders have a turn each."""
 
-Function = Callable[[Tensor], Tensor]
-
 
 class Recorder(Protocol):
-    """Turns a function and an example of its argument into a faster function for arguments of that shape."""
+    """Turns a function and examples of its arguments into a faster function for arguments of those shapes."""
 
-    def __call__(self, function: Function, example: Tensor) -> Function: ...
+    def __call__(self, function: Padded, mel: Tensor, frames: Tensor) -> Padded: ...
+
+
+def places(frames: int, multiple: int) -> int:
+    """A length for a mel of so many frames: some `multiple`, an eighth too long at most where it is many times that."""
+    units = -(-frames // multiple)
+    coarse = 1 << max(0, (units - 1).bit_length() - 4)
+    return -(-units // coarse) * coarse * multiple
 
 
 class ReplayCache:
-    """`function` [B, n_mels, T] -> [B, samples], by graphs where they pay. One thread at a time.
+    """A mel [B, n_mels, T] -> [B, samples], by graphs where they pay. One thread at a time.
 
     Args:
-        function: launches the same kernels for every argument of one shape, and copies nothing to the host.
+        function: launches the same kernels for every mel of one shape, and copies nothing to the host.
+        multiple: so many frames, or some times as many, are what it is fastest for.
         recorder: makes a graph; by default CUDA's.
         most_graphs: how many are kept; the one that was used longest ago goes.
-        most_frames: B * T beyond which a shape is not recorded.
+        most_frames: B * T beyond which a run is not recorded.
     """
 
     def __init__(
         self,
-        function: Function,
+        function: Padded,
         *,
+        multiple: int = 1,
         recorder: Recorder | None = None,
         most_graphs: int = MOST_GRAPHS,
         most_frames: int = MOST_FRAMES,
     ) -> None:
         self._function = function
+        self._multiple = multiple
         self._recorder = CudaRecorder() if recorder is None else recorder
         self._most_graphs = most_graphs
         self._most_frames = most_frames
-        self._graphs: OrderedDict[tuple[int, ...], Function] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int, ...], Padded] = OrderedDict()
         self._met: OrderedDict[tuple[int, ...], int] = OrderedDict()  # how often, without a graph
         self.trouble: str | None = None
 
@@ -75,19 +85,24 @@ class ReplayCache:
         return len(self._graphs)
 
     def __call__(self, mel: Tensor) -> Tensor:
+        items, _, frames = mel.shape
+        if self.trouble is not None or items * frames > self._most_frames:
+            return run_padded(self._function, mel, -(-frames // self._multiple) * self._multiple)
+        # Recorded or not, a mel goes the same way, to the same samples.
+        return run_padded(self._run, mel, places(frames, self._multiple))
+
+    def _run(self, mel: Tensor, frames: Tensor) -> Tensor:
         shape = tuple(mel.shape)
-        if self.trouble is not None or shape[0] * shape[-1] > self._most_frames:
-            return self._function(mel)
         if graph := self._graphs.get(shape):
             self._graphs.move_to_end(shape)
-            return graph(mel)
-        wave = self._function(mel)
+            return graph(mel, frames)
+        wave = self._function(mel, frames)
         self._met[shape] = self._met.get(shape, 0) + 1
         self._met.move_to_end(shape)
         if len(self._met) > _MOST_SHAPES:
             self._met.popitem(last=False)
         if self._met[shape] >= (2 if len(self._graphs) < self._most_graphs else _WORTH_A_PLACE):
-            self._record(mel, wave)
+            self._record(mel, frames, wave)
         return wave
 
     def clear(self) -> None:
@@ -95,7 +110,7 @@ class ReplayCache:
         self._graphs.clear()
         self._met.clear()
 
-    def _record(self, mel: Tensor, wave: Tensor) -> None:
+    def _record(self, mel: Tensor, frames: Tensor, wave: Tensor) -> None:
         size = float(wave.norm())
         if not math.isfinite(size):  # it went beyond the range of fp16, and no replay could be held against it
             return
@@ -104,8 +119,8 @@ class ReplayCache:
         while len(self._graphs) >= self._most_graphs:
             self._graphs.popitem(last=False)
         try:
-            graph = self._recorder(self._function, mel)
-            again = graph(mel)
+            graph = self._recorder(self._function, mel, frames)
+            again = graph(mel, frames)
             error = float((again - wave).norm()) / max(size, 1e-12)
         except Exception as failure:  # capture has many ways to fail; the plain run above is right in any case
             self._give_up(f"recording failed with {on_one_line(failure, 200)}")
@@ -133,34 +148,35 @@ class CudaRecorder:
         self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._done = torch.cuda.Event()
 
-    def __call__(self, function: Function, example: Tensor) -> Function:
+    def __call__(self, function: Padded, mel: Tensor, frames: Tensor) -> Padded:
         # torch leaves a thread on the stream of a capture that failed; the outer context brings it back.
-        with _capturing, torch.cuda.device(example.device), torch.cuda.stream(torch.cuda.current_stream()):
-            return self._record(function, example)
+        with _capturing, torch.cuda.device(mel.device), torch.cuda.stream(torch.cuda.current_stream()):
+            return self._record(function, mel, frames)
 
-    def _record(self, function: Function, example: Tensor) -> Function:
-        static_in = example.clone()
+    def _record(self, function: Padded, mel: Tensor, frames: Tensor) -> Padded:
+        own = (mel.clone(), frames.clone())
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            function(static_in)  # workspaces and handles that belong to the stream are made here, not in the graph
+            function(*own)  # workspaces and handles that belong to the stream are made here, not in the graph
         torch.cuda.current_stream().wait_stream(stream)
         if not self._graphs:  # torch takes no pool again whose last graph is gone
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         # "thread_local": what other threads of the program do with the device meanwhile is their affair.
         with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-            static_out = function(static_in)
+            made = function(*own)
         self._graphs.add(graph)
 
-        def replay(mel: Tensor) -> Tensor:
-            with torch.cuda.device(static_in.device):
+        def replay(mel: Tensor, frames: Tensor) -> Tensor:
+            with torch.cuda.device(own[0].device):
                 current = torch.cuda.current_stream()
                 current.wait_event(self._done)
-                static_in.record_stream(current)  # its memory is not given away before, should the graph be dropped
-                static_in.copy_(mel)
+                for mine, given in zip(own, (mel, frames), strict=True):
+                    mine.record_stream(current)  # its memory is not given away before, should the graph be dropped
+                    mine.copy_(given)
                 graph.replay()
-                wave = static_out.clone()
+                wave = made.clone()
                 self._done.record(current)
             return wave
 

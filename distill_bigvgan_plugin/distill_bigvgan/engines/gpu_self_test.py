@@ -14,9 +14,12 @@ from distill_core.engines.channels_last import EngineUnavailable
 
 from .._vendor.bigvgan import BigVGAN
 from .gpu_generator import RowsGenerator
-from .gpu_ops import SnakeParameters, TorchOps
+from .gpu_ops import Extent, SnakeParameters, TorchOps
 
 LENGTHS = (1, 2, 37)
+BEHIND = 3
+"""Rows behind the signals, of which nothing may come."""
+
 FRAMES = 13
 
 KERNEL_LIMITS = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -48,6 +51,7 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
     """
     for snake in generator.snakes():
         check_kernels(generator, snake)
+    check_last_activation(generator)
     draw = _Draw(0)
     mel = draw(2, model.config.num_mels, FRAMES) * 2 - 4
     mel = mel.to(generator.device)
@@ -62,11 +66,11 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
 def check_kernels(generator: RowsGenerator, snake: SnakeParameters) -> None:
     """Both operations, as the generator uses them, on rows as wide as `snake`. Raises `EngineUnavailable`."""
     draw = _Draw(snake.channels)
-    for length in LENGTHS:
-        shape = (2, length, snake.channels)
+    long = 16 * (512 // snake.channels + 3)  # for some programs to have no end in sight, which are others then
+    for length in (*LENGTHS, long):
+        shape = (2, length + BEHIND, snake.channels)
         x, stream = (draw(*shape).to(generator.dtype) for _ in range(2))
         bias = draw(snake.channels)
-        _check_activation(generator, snake, x.float(), None, None)
         for residual in (None, stream, stream.float()):
             _check_activation(generator, snake, x, bias, residual)
         _check_sum(generator, x, stream, bias, None, torch.float32)
@@ -74,16 +78,21 @@ def check_kernels(generator: RowsGenerator, snake: SnakeParameters) -> None:
             _check_sum(generator, x, stream.float(), bias, draw(*shape), dtype)
 
 
+def check_last_activation(generator: RowsGenerator) -> None:
+    """It makes fp32 of fp32, and has no bias to add. Raises `EngineUnavailable`."""
+    snake = generator.last_snake
+    _check_activation(generator, snake, _Draw(1)(2, LENGTHS[-1] + BEHIND, snake.channels), None, None)
+
+
 def _check_activation(
     generator: RowsGenerator, snake: SnakeParameters, x: Tensor, bias: Tensor | None, residual: Tensor | None
 ) -> None:
     cpu = SnakeParameters(snake.frequency.cpu(), snake.amplitude.cpu(), snake.taps)
     keep = residual is not None
-    want = TorchOps().activate(x, cpu, bias=bias, residual=residual, keep=keep, dtype=x.dtype)
+    want = TorchOps().activate(x, cpu, _extent(x), bias=bias, residual=residual, keep=keep, dtype=x.dtype)
     there = [None if each is None else each.to(generator.device) for each in (bias, residual)]
-    got = generator.ops.activate(
-        x.to(generator.device), snake, bias=there[0], residual=there[1], keep=keep, dtype=x.dtype
-    )
+    x = x.to(generator.device)
+    got = generator.ops.activate(x, snake, _extent(x), bias=there[0], residual=there[1], keep=keep, dtype=x.dtype)
     for one, other in zip(got, want, strict=True):
         if one is not None and other is not None:
             _compare(one, other, f"activation of {list(x.shape)}")
@@ -92,11 +101,15 @@ def _check_activation(
 def _check_sum(
     generator: RowsGenerator, x: Tensor, residual: Tensor, bias: Tensor, total: Tensor | None, dtype: torch.dtype
 ) -> None:
-    want = TorchOps().accumulate(x, residual, bias, total=total, scale=0.5, dtype=dtype)
-    there = [each.to(generator.device) for each in (x, residual, bias)]
+    want = TorchOps().accumulate(x, residual, bias, _extent(x), total=total, scale=0.5, dtype=dtype)
+    rows, stream, vector = (each.to(generator.device) for each in (x, residual, bias))
     running = None if total is None else total.to(generator.device, copy=True)
-    got = generator.ops.accumulate(*there, total=running, scale=0.5, dtype=dtype)
+    got = generator.ops.accumulate(rows, stream, vector, _extent(rows), total=running, scale=0.5, dtype=dtype)
     _compare(got, want, f"sum of {list(x.shape)}")
+
+
+def _extent(rows: Tensor) -> Extent:
+    return Extent(torch.tensor([rows.shape[1] - BEHIND], dtype=torch.int32, device=rows.device))
 
 
 def _compare(got: Tensor, want: Tensor, what: str) -> None:

@@ -25,7 +25,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gpu_ops import SnakeParameters
+from distill_core.device import is_out_of_memory
+from distill_core.wording import on_one_line
+
+from .gpu_ops import Extent, OwnConvolution, SnakeParameters
+from .triton_convolution import GroupedConvolution
 
 _LANES = 256
 _WARPS = 4
@@ -35,7 +39,8 @@ _SEGMENTS = (16, 32, 64)
 _BUSY_LANES = 1 << 17
 """Lanes that keep a large GPU busy: shorter walks are taken rather than fewer lanes."""
 
-_MAX_ITEM = 2**31 - 1
+_MAX_ITEM = 2**31 - 4096
+"""Numbers in an item: their places, and those that the last program looks at beyond it, are counted in int32."""
 
 
 def interpreted() -> bool:
@@ -54,36 +59,92 @@ def _snake(u, frequency, amplitude):
     turns = tl.fma(u, frequency, 0.5)
     r = turns - tl.floor(turns) - 0.5
     y = r * r
-    s = r * (3.14159258 + y * (-5.16770688 + y * (2.55003138 + y * (-0.598045172 + y * 0.0772201242))))
-    return u + amplitude * (s * s)
+    s = tl.fma(y, tl.fma(y, 0.0772201242, -0.598045172), 2.55003138)
+    s = r * tl.fma(y, tl.fma(y, s, -5.16770688), 3.14159258)
+    return tl.fma(amplitude, s * s, u)
 
 
 @triton.jit
-def _pair(x0, x1, x2, x3, x4, x5, x6, g0, g1, g2, g3, g4, g5, frequency, amplitude, before, inside):
+def _snake_by_cosine(u, frequency, amplitude):
+    """The same less half of `amplitude`, as sin² is (1 - cos) / 2, with the card's own cosine, good to 5e-7.
+
+    Its unit works beside the one that adds and multiplies, of which it takes a third of the polynomial's load.
+    """
+    angle = u * (6.28318531 * frequency)
+    cosine = tl.inline_asm_elementwise("cos.approx.f32 $0, $1;", "=f,f", [angle], tl.float32, is_pure=True, pack=1)
+    return tl.fma(-0.5 * amplitude, cosine, u)
+
+
+@triton.jit
+def _pair(
+    x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, before, inside, EDGE: tl.constexpr, COSINE: tl.constexpr
+):
     """v[2p] and v[2p + 1] from x[p-3 .. p+3], with taps g = 2f; past the last row, `before` again."""
-    even = g0 * x0 + g2 * x1 + g4 * x2 + g5 * x3 + g3 * x4 + g1 * x5
-    odd = g1 * x1 + g3 * x2 + g5 * x3 + g4 * x4 + g2 * x5 + g0 * x6
-    even = tl.where(inside, _snake(even, frequency, amplitude), before)
-    odd = tl.where(inside, _snake(odd, frequency, amplitude), before)
+    even = tl.fma(g[4], x2, tl.fma(g[2], x1, g[0] * x0))
+    even = tl.fma(g[1], x5, tl.fma(g[3], x4, tl.fma(g[5], x3, even)))
+    odd = tl.fma(g[5], x3, tl.fma(g[3], x2, g[1] * x1))
+    odd = tl.fma(g[0], x6, tl.fma(g[2], x5, tl.fma(g[4], x4, odd)))
+    if COSINE:
+        even = _snake_by_cosine(even, frequency, amplitude)
+        odd = _snake_by_cosine(odd, frequency, amplitude)
+    else:
+        even = _snake(even, frequency, amplitude)
+        odd = _snake(odd, frequency, amplitude)
+    if EDGE:
+        even = tl.where(inside, even, before)
+        odd = tl.where(inside, odd, before)
     return even, odd
 
 
 @triton.jit
-def _lowpass(v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, f0, f1, f2, f3, f4, f5):
-    return f0 * (v0 + v11) + f1 * (v1 + v10) + f2 * (v2 + v9) + f3 * (v3 + v8) + f4 * (v4 + v7) + f5 * (v5 + v6)
+def _lowpass(v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, f, offset):
+    y = tl.fma(f[2], v2 + v9, tl.fma(f[1], v1 + v10, tl.fma(f[0], v0 + v11, offset)))
+    return tl.fma(f[5], v5 + v6, tl.fma(f[4], v4 + v7, tl.fma(f[3], v3 + v8, y)))
 
 
 @triton.jit
-def _row(x_ptr, residual_ptr, at, row, bias, live, C: tl.constexpr, HAS_RESIDUAL: tl.constexpr):
+def _row(x_ptr, residual_ptr, at, bias, live, HAS_RESIDUAL: tl.constexpr, EDGE: tl.constexpr):
     """One row of the input in fp32: what a convolution made, its bias, the residual stream."""
-    x = tl.load(x_ptr + at + row * C, mask=live, other=0.0).to(tl.float32) + bias
-    if HAS_RESIDUAL:
-        x += tl.load(residual_ptr + at + row * C, mask=live, other=0.0).to(tl.float32)
+    if EDGE:
+        x = tl.load(x_ptr + at, mask=live, other=0.0).to(tl.float32) + bias
+        if HAS_RESIDUAL:
+            x += tl.load(residual_ptr + at, mask=live, other=0.0).to(tl.float32)
+    else:
+        x = tl.load(x_ptr + at).to(tl.float32) + bias
+        if HAS_RESIDUAL:
+            x += tl.load(residual_ptr + at).to(tl.float32)
     return x
 
 
+@triton.jit
+def _four(xs, new, vs, f, g, frequency, amplitude, offset, COSINE: tl.constexpr):
+    """Four rows of y: of six rows of x from the first of them, four more, and the eleven samples of v before.
+
+    The window moves without copies: what comes next is given back in the order in which it is asked for.
+    """
+    x0, x1, x2, x3, x4, x5 = xs
+    x6, x7, x8, x9 = new
+    om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = vs
+    e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, o2, True, False, COSINE)
+    e4, o4 = _pair(x1, x2, x3, x4, x5, x6, x7, g, frequency, amplitude, o3, True, False, COSINE)
+    e5, o5 = _pair(x2, x3, x4, x5, x6, x7, x8, g, frequency, amplitude, o4, True, False, COSINE)
+    e6, o6 = _pair(x3, x4, x5, x6, x7, x8, x9, g, frequency, amplitude, o5, True, False, COSINE)
+    y0 = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f, offset)
+    y1 = _lowpass(om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, f, offset)
+    y2 = _lowpass(om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, f, offset)
+    y3 = _lowpass(o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, f, offset)
+    return (y0, y1, y2, y3), (x4, x5, x6, x7, x8, x9), (o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, o6)
+
+
+@triton.jit
+def _put(out_ptr, at, rows, C: tl.constexpr):
+    """Four rows of a result."""
+    for i in tl.static_range(4):
+        tl.store(out_ptr + at + i * C, rows[i].to(out_ptr.dtype.element_ty))
+
+
 # Sizes vary from chunk to chunk, and a kernel for each of their divisors would be compiled in the middle of a call.
-@triton.jit(do_not_specialize=["length", "segments", "walks", "walk_rows"])
+@triton.jit(do_not_specialize=["each", "padded", "segments", "walks", "walk_rows"])
 def activation_kernel(
     x_ptr,
     residual_ptr,
@@ -92,13 +153,15 @@ def activation_kernel(
     amplitude_ptr,
     sum_ptr,
     out_ptr,
+    frames_ptr,
     f0,
     f1,
     f2,
     f3,
     f4,
     f5,
-    length,
+    each,
+    padded,
     segments,
     walks,
     walk_rows,
@@ -106,15 +169,19 @@ def activation_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     KEEP_SUM: tl.constexpr,
+    COSINE: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """All of [B, L, C]; a lane is one channel of one of `walks` = B * `segments` stretches of `walk_rows` rows."""
-    lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
+    """All of [B, P, C]; a lane is one channel of one of `walks` = B * `segments` stretches of `walk_rows` rows."""
+    first_lane = tl.program_id(0) * LANES
+    lane = first_lane + tl.arange(0, LANES)
     live = lane < walks * C
     channel = lane % C
     walk = lane // C
     q = (walk % segments) * walk_rows
-    at = (walk // segments).to(tl.int64) * length * C + channel
+    at = (walk // segments).to(tl.int64) * padded * C + channel
+    length = tl.load(frames_ptr) * each
+    last = length - 1
 
     frequency = tl.load(frequency_ptr + channel, mask=live, other=0.0)
     amplitude = tl.load(amplitude_ptr + channel, mask=live, other=0.0)
@@ -122,29 +189,33 @@ def activation_kernel(
     if HAS_BIAS:
         bias += tl.load(bias_ptr + channel, mask=live, other=0.0)
 
-    g0, g1, g2, g3, g4, g5 = 2.0 * f0, 2.0 * f1, 2.0 * f2, 2.0 * f3, 2.0 * f4, 2.0 * f5
+    f = (f0, f1, f2, f3, f4, f5)
+    g = (2.0 * f0, 2.0 * f1, 2.0 * f2, 2.0 * f3, 2.0 * f4, 2.0 * f5)
+    offset = tl.zeros([LANES], dtype=tl.float32)
+    if COSINE:  # what the samples lack, the filter passes on as it is
+        offset += amplitude * (f0 + f1 + f2 + f3 + f4 + f5)
+
     # Inputs from 5 rows before to 5 after: named by their distance, m for minus.
-    last = length - 1
-    xm5 = _row(x_ptr, residual_ptr, at, tl.maximum(q - 5, 0), bias, live, C, HAS_RESIDUAL)
-    xm4 = _row(x_ptr, residual_ptr, at, tl.maximum(q - 4, 0), bias, live, C, HAS_RESIDUAL)
-    xm3 = _row(x_ptr, residual_ptr, at, tl.maximum(q - 3, 0), bias, live, C, HAS_RESIDUAL)
-    xm2 = _row(x_ptr, residual_ptr, at, tl.maximum(q - 2, 0), bias, live, C, HAS_RESIDUAL)
-    xm1 = _row(x_ptr, residual_ptr, at, tl.maximum(q - 1, 0), bias, live, C, HAS_RESIDUAL)
-    x0 = _row(x_ptr, residual_ptr, at, q, bias, live, C, HAS_RESIDUAL)
-    x1 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 1, last), bias, live, C, HAS_RESIDUAL)
-    x2 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 2, last), bias, live, C, HAS_RESIDUAL)
-    x3 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 3, last), bias, live, C, HAS_RESIDUAL)
-    x4 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 4, last), bias, live, C, HAS_RESIDUAL)
-    x5 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 5, last), bias, live, C, HAS_RESIDUAL)
+    xm5 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 5, 0), last) * C, bias, live, HAS_RESIDUAL, True)
+    xm4 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 4, 0), last) * C, bias, live, HAS_RESIDUAL, True)
+    xm3 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 3, 0), last) * C, bias, live, HAS_RESIDUAL, True)
+    xm2 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 2, 0), last) * C, bias, live, HAS_RESIDUAL, True)
+    xm1 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 1, 0), last) * C, bias, live, HAS_RESIDUAL, True)
+    x0 = _row(x_ptr, residual_ptr, at + tl.minimum(q, last) * C, bias, live, HAS_RESIDUAL, True)
+    x1 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 1, last) * C, bias, live, HAS_RESIDUAL, True)
+    x2 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 2, last) * C, bias, live, HAS_RESIDUAL, True)
+    x3 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 3, last) * C, bias, live, HAS_RESIDUAL, True)
+    x4 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 4, last) * C, bias, live, HAS_RESIDUAL, True)
+    x5 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 5, last) * C, bias, live, HAS_RESIDUAL, True)
 
     # Activated samples of the rows from 3 before to 2 after. Of the first only the odd one is used, and its even
     # one, clamped or not, is nobody's: any row of the right type stands in for x[q-6].
-    _, om3 = _pair(xm5, xm5, xm4, xm3, xm2, xm1, x0, g0, g1, g2, g3, g4, g5, frequency, amplitude, x0, live)
-    em2, om2 = _pair(xm5, xm4, xm3, xm2, xm1, x0, x1, g0, g1, g2, g3, g4, g5, frequency, amplitude, om3, q - 2 < length)
-    em1, om1 = _pair(xm4, xm3, xm2, xm1, x0, x1, x2, g0, g1, g2, g3, g4, g5, frequency, amplitude, om2, q - 1 < length)
-    e0, o0 = _pair(xm3, xm2, xm1, x0, x1, x2, x3, g0, g1, g2, g3, g4, g5, frequency, amplitude, om1, q < length)
-    e1, o1 = _pair(xm2, xm1, x0, x1, x2, x3, x4, g0, g1, g2, g3, g4, g5, frequency, amplitude, o0, q + 1 < length)
-    e2, o2 = _pair(xm1, x0, x1, x2, x3, x4, x5, g0, g1, g2, g3, g4, g5, frequency, amplitude, o1, q + 2 < length)
+    _unused, om3 = _pair(xm5, xm5, xm4, xm3, xm2, xm1, x0, g, frequency, amplitude, x0, live, True, COSINE)
+    em2, om2 = _pair(xm5, xm4, xm3, xm2, xm1, x0, x1, g, frequency, amplitude, om3, q - 2 < length, True, COSINE)
+    em1, om1 = _pair(xm4, xm3, xm2, xm1, x0, x1, x2, g, frequency, amplitude, om2, q - 1 < length, True, COSINE)
+    e0, o0 = _pair(xm3, xm2, xm1, x0, x1, x2, x3, g, frequency, amplitude, om1, q < length, True, COSINE)
+    e1, o1 = _pair(xm2, xm1, x0, x1, x2, x3, x4, g, frequency, amplitude, o0, q + 1 < length, True, COSINE)
+    e2, o2 = _pair(xm1, x0, x1, x2, x3, x4, x5, g, frequency, amplitude, o1, q + 2 < length, True, COSINE)
     # Before the first sample the activated signal is its first sample, which is not what clamped inputs give.
     first = q == 0
     om3 = tl.where(first, e0, om3)
@@ -152,68 +223,81 @@ def activation_kernel(
     om2 = tl.where(first, e0, om2)
     em1 = tl.where(first, e0, em1)
     om1 = tl.where(first, e0, om1)
+    xs = (x0, x1, x2, x3, x4, x5)
+    vs = (om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2)
 
-    # Four rows at a time: their loads are under way together, and the window moves without copies.
-    for _ in range(0, walk_rows, 4):
-        x6 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 6, last), bias, live, C, HAS_RESIDUAL)
-        x7 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 7, last), bias, live, C, HAS_RESIDUAL)
-        x8 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 8, last), bias, live, C, HAS_RESIDUAL)
-        x9 = _row(x_ptr, residual_ptr, at, tl.minimum(q + 9, last), bias, live, C, HAS_RESIDUAL)
-        e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g0, g1, g2, g3, g4, g5, frequency, amplitude, o2, q + 3 < length)
-        e4, o4 = _pair(x1, x2, x3, x4, x5, x6, x7, g0, g1, g2, g3, g4, g5, frequency, amplitude, o3, q + 4 < length)
-        e5, o5 = _pair(x2, x3, x4, x5, x6, x7, x8, g0, g1, g2, g3, g4, g5, frequency, amplitude, o4, q + 5 < length)
-        e6, o6 = _pair(x3, x4, x5, x6, x7, x8, x9, g0, g1, g2, g3, g4, g5, frequency, amplitude, o5, q + 6 < length)
-        y0 = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f0, f1, f2, f3, f4, f5)
-        y1 = _lowpass(om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, f0, f1, f2, f3, f4, f5)
-        y2 = _lowpass(om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, f0, f1, f2, f3, f4, f5)
-        y3 = _lowpass(o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, f0, f1, f2, f3, f4, f5)
+    # Are all rows that these lanes will look at rows of their signals? Then there is nothing to be clamped or masked.
+    segment = (first_lane // C) % segments
+    segment += (first_lane + LANES - 1) // C - first_lane // C
+    whole = (segment < segments) & ((segment + 1) * walk_rows + 10 <= length) & (first_lane + LANES <= walks * C)
+    if whole:
         here = at + q * C
-        out = out_ptr + here
-        tl.store(out, y0.to(out_ptr.dtype.element_ty), mask=live & (q < length))
-        tl.store(out + C, y1.to(out_ptr.dtype.element_ty), mask=live & (q + 1 < length))
-        tl.store(out + 2 * C, y2.to(out_ptr.dtype.element_ty), mask=live & (q + 2 < length))
-        tl.store(out + 3 * C, y3.to(out_ptr.dtype.element_ty), mask=live & (q + 3 < length))
-        if KEEP_SUM:
-            kept = sum_ptr + here
-            tl.store(kept, x0.to(sum_ptr.dtype.element_ty), mask=live & (q < length))
-            tl.store(kept + C, x1.to(sum_ptr.dtype.element_ty), mask=live & (q + 1 < length))
-            tl.store(kept + 2 * C, x2.to(sum_ptr.dtype.element_ty), mask=live & (q + 2 < length))
-            tl.store(kept + 3 * C, x3.to(sum_ptr.dtype.element_ty), mask=live & (q + 3 < length))
-        om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, o6
-        x0, x1, x2, x3, x4, x5 = x4, x5, x6, x7, x8, x9
-        q += 4
+        n6 = _row(x_ptr, residual_ptr, here + 6 * C, bias, live, HAS_RESIDUAL, False)
+        n7 = _row(x_ptr, residual_ptr, here + 7 * C, bias, live, HAS_RESIDUAL, False)
+        n8 = _row(x_ptr, residual_ptr, here + 8 * C, bias, live, HAS_RESIDUAL, False)
+        n9 = _row(x_ptr, residual_ptr, here + 9 * C, bias, live, HAS_RESIDUAL, False)
+        turns: tl.constexpr = 1 if HAS_RESIDUAL else 2  # more save copies, but make the compiler slow
+        for _step in range(0, walk_rows, 4 * turns):
+            for _turn in tl.static_range(turns):
+                new = (n6, n7, n8, n9)
+                # The next four are on their way while these are worked on.
+                n6 = _row(x_ptr, residual_ptr, here + 10 * C, bias, live, HAS_RESIDUAL, False)
+                n7 = _row(x_ptr, residual_ptr, here + 11 * C, bias, live, HAS_RESIDUAL, False)
+                n8 = _row(x_ptr, residual_ptr, here + 12 * C, bias, live, HAS_RESIDUAL, False)
+                n9 = _row(x_ptr, residual_ptr, here + 13 * C, bias, live, HAS_RESIDUAL, False)
+                if KEEP_SUM:
+                    _put(sum_ptr, here, xs, C)
+                ys, xs, vs = _four(xs, new, vs, f, g, frequency, amplitude, offset, COSINE)
+                _put(out_ptr, here, ys, C)
+                here += 4 * C
+    else:
+        x0, x1, x2, x3, x4, x5 = xs
+        om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = vs
+        for _step in range(walk_rows):
+            x6 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 6, last) * C, bias, live, HAS_RESIDUAL, True)
+            own, held = q < length, live & (q < padded)
+            e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, o2, q + 3 < length, True, COSINE)
+            y = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f, offset)
+            here = at + q * C
+            tl.store(out_ptr + here, tl.where(own, y, 0.0).to(out_ptr.dtype.element_ty), mask=held)
+            if KEEP_SUM:
+                tl.store(sum_ptr + here, tl.where(own, x0, 0.0), mask=held)
+            om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, o3
+            x0, x1, x2, x3, x4, x5 = x1, x2, x3, x4, x5, x6
+            q += 1
 
 
-@triton.jit(do_not_specialize=["size", "channels"])
+@triton.jit(do_not_specialize=["each", "padded", "channels"])
 def accumulate_kernel(
     x_ptr,
     residual_ptr,
     bias_ptr,
     total_ptr,
     out_ptr,
-    size,
+    frames_ptr,
+    each,
+    padded,
     channels,
     scale,
     HAS_TOTAL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """`(total + x + bias + residual) * scale`, element by element over [rows, channels]."""
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    place = tl.arange(0, BLOCK)
-    index = start + place
-    live = index < size
-    channel = ((start % channels).to(tl.int32) + place) % channels
-    s = tl.load(x_ptr + index, mask=live, other=0.0).to(tl.float32)
-    s += tl.load(residual_ptr + index, mask=live, other=0.0).to(tl.float32)
-    s += tl.load(bias_ptr + channel, mask=live, other=0.0)
+    """`(total + x + bias + residual) * scale`, element by element over [B, P, C]; zeros behind the signals."""
+    start = tl.program_id(0) * BLOCK
+    place = start + tl.arange(0, BLOCK)
+    index = tl.program_id(1).to(tl.int64) * padded * channels + place
+    own = place < tl.load(frames_ptr) * each * channels
+    s = tl.load(x_ptr + index, mask=own, other=0.0).to(tl.float32)
+    s += tl.load(residual_ptr + index, mask=own, other=0.0).to(tl.float32)
+    s += tl.load(bias_ptr + place % channels, mask=own, other=0.0)
     if HAS_TOTAL:
-        s += tl.load(total_ptr + index, mask=live, other=0.0).to(tl.float32)
-    tl.store(out_ptr + index, (s * scale).to(out_ptr.dtype.element_ty), mask=live)
+        s += tl.load(total_ptr + index, mask=own, other=0.0).to(tl.float32)
+    tl.store(out_ptr + index, (s * scale).to(out_ptr.dtype.element_ty), mask=place < padded * channels)
 
 
 @dataclass(frozen=True)
 class Walk:
-    """How the kernel cuts the time axis: rows that a lane walks, and lanes of one program."""
+    """How the kernel cuts the time axis: rows that a lane walks, a multiple of eight, and lanes of one program."""
 
     rows: int
     lanes: int = _LANES
@@ -232,29 +316,33 @@ class TritonOps:
 
     Args:
         walk: how to cut the time axis; by default what suits each size.
+        cosine: whether half-precision results are made with the card's own cosine, which the interpreter has not.
 
     Raises:
         ValueError: rows that are not contiguous or not on one device; an item of 2^31 elements or more.
     """
 
-    def __init__(self, walk: Walk | None = None) -> None:
+    def __init__(self, walk: Walk | None = None, *, cosine: bool | None = None) -> None:
         self.walk = walk
+        self.trouble: str | None = None
+        self._cosine = not interpreted() if cosine is None else cosine
 
     def activate(
         self,
         x: Tensor,
         snake: SnakeParameters,
+        extent: Extent,
         *,
         bias: Tensor | None = None,
         residual: Tensor | None = None,
         keep: bool = False,
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
-        batch, length, channels = x.shape
-        _check(x, channels, rows=(residual,), vectors=(bias, snake.frequency, snake.amplitude))
-        walk = self.walk or Walk.suited(batch, length, channels)
-        segments = -(-length // walk.rows)
-        if length * channels > _MAX_ITEM or (batch * segments + 1) * channels + walk.lanes > _MAX_ITEM:
+        batch, padded, channels = x.shape
+        _check(x, channels, extent, rows=(residual,), vectors=(bias, snake.frequency, snake.amplitude))
+        walk = self.walk or Walk.suited(batch, padded, channels)
+        segments = -(-padded // walk.rows)
+        if (batch * segments + 1) * channels + walk.lanes > _MAX_ITEM:
             raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
         out = torch.empty(x.shape, dtype=dtype, device=x.device)
         kept = torch.empty(x.shape, dtype=torch.float32, device=x.device) if keep else None
@@ -268,8 +356,10 @@ class TritonOps:
                 snake.amplitude,
                 out if kept is None else kept,
                 out,
+                extent.frames,
                 *snake.taps,
-                length,
+                extent.rows_per_frame,
+                padded,
                 segments,
                 walks,
                 walk.rows,
@@ -277,6 +367,7 @@ class TritonOps:
                 HAS_BIAS=bias is not None,
                 HAS_RESIDUAL=residual is not None,
                 KEEP_SUM=keep,
+                COSINE=self._cosine and dtype != torch.float32,
                 LANES=walk.lanes,
                 num_warps=_WARPS,
                 enable_fp_fusion=True,
@@ -284,20 +375,30 @@ class TritonOps:
         return out, kept
 
     def accumulate(
-        self, x: Tensor, residual: Tensor, bias: Tensor, *, total: Tensor | None, scale: float, dtype: torch.dtype
+        self,
+        x: Tensor,
+        residual: Tensor,
+        bias: Tensor,
+        extent: Extent,
+        *,
+        total: Tensor | None,
+        scale: float,
+        dtype: torch.dtype,
     ) -> Tensor:
-        channels = x.shape[-1]
-        _check(x, channels, rows=(residual, total), vectors=(bias,))
+        batch, padded, channels = x.shape
+        _check(x, channels, extent, rows=(residual, total), vectors=(bias,))
         out = total if total is not None and total.dtype == dtype else torch.empty_like(x, dtype=dtype)
         block = 1024 if self.walk is None else self.walk.lanes
         with torch.cuda.device_of(x):
-            accumulate_kernel[(triton.cdiv(x.numel(), block),)](
+            accumulate_kernel[(triton.cdiv(padded * channels, block), batch)](
                 x,
                 residual,
                 bias,
                 x if total is None else total,
                 out,
-                x.numel(),
+                extent.frames,
+                extent.rows_per_frame,
+                padded,
                 channels,
                 scale,
                 HAS_TOTAL=total is not None,
@@ -307,9 +408,25 @@ class TritonOps:
             )
         return out
 
+    def convolution(self, weight: Tensor, dilation: int) -> OwnConvolution | None:
+        own = None if self.trouble else GroupedConvolution.suited(weight, dilation)
+        if own is None or not weight.is_cuda:
+            return own
+        try:
+            return own.tried(weight)
+        except Exception as error:  # a compiler, a card with little shared memory: the library does it, slower
+            if is_out_of_memory(error):
+                raise
+            self.trouble = on_one_line(error, 300)
+            return None
 
-def _check(x: Tensor, channels: int, *, rows: tuple[Tensor | None, ...], vectors: tuple[Tensor | None, ...]) -> None:
+
+def _check(
+    x: Tensor, channels: int, extent: Extent, *, rows: tuple[Tensor | None, ...], vectors: tuple[Tensor | None, ...]
+) -> None:
     """A kernel reads memory as it is told: refuse what does not lie there as told."""
+    if x.shape[1] * channels > _MAX_ITEM:
+        raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
     for each in (x, *rows):
         if each is not None and (each.shape != x.shape or not each.is_contiguous() or each.device != x.device):
             raise ValueError(f"expected contiguous rows {list(x.shape)} on {x.device}, not {_described(each)}")
@@ -321,6 +438,8 @@ def _check(x: Tensor, channels: int, *, rows: tuple[Tensor | None, ...], vectors
             or each.device != x.device
         ):
             raise ValueError(f"expected [{channels}] in fp32 on {x.device}, not {_described(each)}")
+    if extent.frames.dtype != torch.int32 or extent.frames.device != x.device:
+        raise ValueError(f"expected the number of frames in int32 on {x.device}, not {_described(extent.frames)}")
 
 
 def _described(tensor: Tensor) -> str:

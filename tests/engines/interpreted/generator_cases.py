@@ -14,7 +14,7 @@ from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
 
 LIMITS = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-WALK = Walk(rows=4, lanes=4096)
+WALK = Walk(rows=8, lanes=4096)
 
 
 class EachOnce:
@@ -23,8 +23,11 @@ class EachOnce:
     The blocks of a stage make the same calls again and again; the interpreter takes a second for twenty.
     """
 
+    trouble = None
+
     def __init__(self) -> None:
         self.kinds: set[object] = set()
+        self.convolutions = 0
 
     def _ops(self, *kind: object) -> TritonOps | TorchOps:
         if kind in self.kinds:
@@ -32,13 +35,21 @@ class EachOnce:
         self.kinds.add(kind)
         return TritonOps(WALK)
 
-    def activate(self, x, snake, *, bias=None, residual=None, keep=False, dtype):
+    def activate(self, x, snake, extent, *, bias=None, residual=None, keep=False, dtype):
         ops = self._ops("activate", x.shape, x.dtype, bias is None, getattr(residual, "dtype", None), keep, dtype)
-        return ops.activate(x, snake, bias=bias, residual=residual, keep=keep, dtype=dtype)
+        return ops.activate(x, snake, extent, bias=bias, residual=residual, keep=keep, dtype=dtype)
 
-    def accumulate(self, x, residual, bias, *, total, scale, dtype):
+    def accumulate(self, x, residual, bias, extent, *, total, scale, dtype):
         ops = self._ops("accumulate", x.shape, x.dtype, residual.dtype, total is None, scale, dtype)
-        return ops.accumulate(x, residual, bias, total=total, scale=scale, dtype=dtype)
+        return ops.accumulate(x, residual, bias, extent, total=total, scale=scale, dtype=dtype)
+
+    def convolution(self, weight, dilation):
+        """The kernel's once of each kind, then the library's. Of bf16 the interpreter multiplies the bits."""
+        own = TritonOps(WALK).convolution(weight, dilation)
+        if own is None or weight.dtype == torch.bfloat16 or isinstance(self._ops(weight.shape, dilation), TorchOps):
+            return None
+        self.convolutions += 1
+        return own
 
 
 def check(model: BigVGAN, ops: TritonOps | EachOnce, dtype: torch.dtype, batch: int, frames: int) -> None:
@@ -61,7 +72,9 @@ def test_every_configuration(number, name) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_in_half_precision(dtype) -> None:
-    check(gpu_models.model("bigvgan_base_24khz_100band", channels=48), EachOnce(), dtype, batch=2, frames=2)
+    ops = EachOnce()
+    check(gpu_models.model("bigvgan_base_24khz_100band", channels=96), ops, dtype, batch=2, frames=2)
+    assert ops.convolutions == (18 if dtype == torch.float16 else 0)
 
 
 def test_other_blocks_and_activations_with_nothing_but_kernels() -> None:
