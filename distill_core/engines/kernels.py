@@ -25,6 +25,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 from .compiled import PREPARING
@@ -38,6 +39,15 @@ OPTIONS: Mapping[str, Any] = {"fastmath": {"contract", "nsz"}, "error_model": "n
 AVX512 = bool(llvm.get_host_cpu_features().get("avx512f"))
 LANES = 16 if AVX512 else 8
 """Values that are worked on at once: a register of AVX-512 or of AVX2, two of others."""
+
+
+def _has(instructions: str) -> bool:
+    """Whether numba compiles for a processor with an extension of AVX-512: mostly this one, but it can be told another.
+
+    LLVM ends the process where it is asked for an instruction that there is not.
+    """
+    told = numba.config.CPU_FEATURES
+    return AVX512 and f"+{instructions}" in (get_host_cpu_features() if told is None else told).split(",")
 
 
 @intrinsic
@@ -123,10 +133,14 @@ class Vector:
     def store_bf16(self, address: Any) -> None:
         """Write it there, rounded to bfloat16, ties to even."""
         builder = self._builder
+        place = builder.inttoptr(address, self._HALF_OF_THEM.as_pointer())
+        if _has("avx512bf16"):
+            half = self._called(f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * LANES}", self._HALF_OF_THEM, self.value)
+            builder.store(half, place, align=2)
+            return
         bits = builder.bitcast(self.value, self._BITS)
         odd = builder.and_(builder.lshr(bits, self._bits(16)), self._bits(1))
         rounded = builder.lshr(builder.add(bits, builder.add(odd, self._bits(0x7FFF))), self._bits(16))
-        place = builder.inttoptr(address, self._HALF_OF_THEM.as_pointer())
         builder.store(builder.trunc(rounded, self._HALF_OF_THEM), place, align=2)
 
     @classmethod
@@ -148,11 +162,22 @@ class Vector:
     def __sub__(self, other: Vector) -> Vector:
         return Vector(self._builder, self._builder.fsub(self.value, other.value, flags=("contract",)))
 
-    def rounded(self) -> Vector:
-        """To whole numbers, ties to even."""
-        signature = ir.FunctionType(self.TYPE, [self.TYPE])
-        function = cgutils.get_or_insert_function(self._builder.module, signature, f"llvm.rint.v{LANES}f32")
-        return Vector(self._builder, self._builder.call(function, [self.value]))
+    def __truediv__(self, other: Vector) -> Vector:
+        return Vector(self._builder, self._builder.fdiv(self.value, other.value))
+
+    def fraction(self) -> Vector:
+        """What is left of them without the nearest whole numbers, of two the even one."""
+        if not _has("avx512dq"):
+            return self - Vector(self._builder, self._called(f"llvm.rint.v{LANES}f32", self.TYPE, self.value))
+        nearest, nothing = (ir.Constant(ir.IntType(32), number) for number in (0, 4))
+        all_lanes = ir.Constant(ir.IntType(LANES), -1)
+        name, arguments = "llvm.x86.avx512.mask.reduce.ps.512", (self.value, nearest, self.value, all_lanes, nothing)
+        return Vector(self._builder, self._called(name, self.TYPE, *arguments))
+
+    def _called(self, name: str, returns: Any, *arguments: Any) -> Any:
+        """What a function of LLVM's makes of them."""
+        signature = ir.FunctionType(returns, [argument.type for argument in arguments])
+        return self._builder.call(cgutils.get_or_insert_function(self._builder.module, signature, name), arguments)
 
     def where(self, condition: Any, other: Vector) -> Vector:
         """These lanes if the condition, one for all, is true, else the other's."""

@@ -480,6 +480,22 @@ def test_the_compiled_activation_in_any_shape(channels: int) -> None:
                 assert each[[0, -1]].isnan().all()  # nothing beside it was written
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_sine_that_stands_still_or_turns_backwards(half: bool) -> None:
+    from distill_bigvgan._vendor.bigvgan.activation import Activation1d, SnakeBeta
+
+    activation = Activation1d(SnakeBeta(4, logscale=False))
+    activation.act.alpha.data = torch.tensor([0.0, -1.5, 1e-30, 1.5])
+    activation.act.beta.data = torch.tensor([0.0, 0.5, 1e-30, -0.5])
+    x = random_mel(4, 50).mul(3.0)
+    x = x.bfloat16() if half else x
+    with torch.inference_mode():
+        rows = x[0].t().contiguous()
+        ours = wiring.FusedSnake(activation)(rows, torch.empty_like(rows)).t()
+        tolerance = {"rtol": 5e-3, "atol": 1e-2} if half else {"rtol": 1e-5, "atol": 1e-5}
+        torch.testing.assert_close(ours.float(), activation(x.float())[0], **tolerance)
+
+
 def _framed(length: int, channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows to write to, and all of them, with a row of NaN before and behind."""
     frame = torch.full((length + 2, channels), torch.nan, dtype=dtype)

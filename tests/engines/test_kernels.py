@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -141,6 +142,30 @@ def test_a_child_forked_while_another_thread_compiles_can_compile() -> None:
     thread.join()
     assert compiled.PREPARING.acquire(timeout=5)
     compiled.PREPARING.release()
+
+
+FOR_ANOTHER = """
+import llvmlite.binding as llvm
+
+llvm.get_host_cpu_features = lambda: {"avx512f": True}
+
+import numba
+from distill_bigvgan.engines import snake_kernels
+from distill_core.engines.kernels import OPTIONS
+
+made = numba.cfunc(numba.types.void(numba.types.voidptr), **OPTIONS)(snake_kernels._bf16).inspect_llvm()
+print([name in made for name in ("avx512.mask.reduce.ps.512", "avx512bf16.cvtneps2bf16.512")])
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="instructions of x86")
+@pytest.mark.parametrize("features", ["+avx512f", "+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512bf16"])
+def test_what_only_some_processors_can_is_asked_of_those_alone(features: str) -> None:
+    environment = {**os.environ, "NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features}
+    command = [sys.executable, "-c", FOR_ANOTHER]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{['bf16' in features] * 2}\n"
 
 
 KERNEL = """

@@ -38,7 +38,9 @@ class FusedSnake:
         reach = (0, LANES)  # of the kernel's last vector
         # The kernel counts in periods of sin², pi, and sees the signal in between divided by the root of 2.
         root = math.sqrt(2)
-        self._frequency = F.pad((frequency.detach().double().flatten() * root / math.pi).float(), reach)
+        frequency = frequency.detach().double().flatten() * root / math.pi
+        # The kernel divides by it; sin² is even, and of so slow a sine nothing is left.
+        self._frequency = F.pad(frequency.abs().clamp_min(1e-12).float(), reach, value=1.0)
         self._amplitude = F.pad((amplitude.detach().double().flatten() / root).float(), reach)
         self._taps = (activation.upsample.filter.detach().double().flatten()[:6] * root).float()
 

@@ -7,7 +7,8 @@ With f the 12 taps of both filters, f[k] = f[11 - k], and x clamped at its ends,
     v         = u + amplitude * sin^2(frequency * u)
     y[q]      = sum_k f[k] v[2q + k - 5]                 k = 0..11, v clamped at its ends
 
-What is computed is v divided by the root of 2, with taps as many times larger: both filters are the same six then.
+What is computed is v divided by the root of 2, with taps as many times larger: both filters are the same six then. And
+it is computed in turns of the sine, by factors of a channel that are put into its taps: rounds of the loop have none.
 
 A tile is kept in the cache as fp32: its x, then y. A few channels of it are gone through from the first row to the
 last, what is needed of v's last positions being kept in registers. Arithmetic is fp32 throughout; bfloat16 enters and
@@ -39,6 +40,8 @@ VALUES, TILES, LEAST_ROWS = 1 << 15, 16, 24
 
 _PERIOD = 6
 """Rows after which what is kept of v lies in the registers as it did before."""
+_LINE = 16
+"""Values in a line of the cache."""
 _AROUND = 6
 """Rows of x before a tile's and after it that its y depends on."""
 
@@ -105,52 +108,82 @@ def _strip(typing, out, x, made, step, rows, first, length, frequency, amplitude
     def generate(context, builder, signature, arguments):
         _, x, made, step, rows, first, length, frequency, amplitude, taps = arguments
         half = [Vector.every(builder, tap) for tap in cgutils.unpack_tuple(builder, taps)]
-        filter_ = [*half, *half[::-1]]
         frequency, amplitude = Vector.at(builder, frequency), Vector.at(builder, amplitude)
-        factors = [Vector.constant(builder, power) for power in powers]
+        up = [tap * frequency for tap in (*half, *half[::-1])]
+        down = [tap / frequency for tap in half]
+        factors = [Vector.constant(builder, power) * (amplitude * frequency) for power in powers]
 
         def number(value: int) -> Any:
             return ir.Constant(ir.IntType(64), value)
 
-        def activated(seen: list[Vector], taps: list[Vector]) -> Vector:
-            """v."""
-            terms = list(zip(seen, taps, strict=True))
-            u = _sum(terms[:3]) + _sum(terms[3:])  # two short sums wait less for one another than a long one
-            turns = u * frequency
-            rest = turns - turns.rounded()
-            y = rest * rest
-            return u + amplitude * (functools.reduce(lambda sum_, factor: sum_ * y + factor, factors) * y)
+        def activated(u: list[Vector]) -> list[Vector]:
+            """v of each u, step by step of all of them, which do not wait for one another."""
+            rest = [each.fraction() for each in u]
+            y = [each * each for each in rest]
+            sums = [factors[0] * each + factors[1] for each in y]
+            for added in (*([factor] * len(u) for factor in factors[2:]), u):
+                sums = [sum_ * each + one for sum_, each, one in zip(sums, y, added, strict=True)]
+            return sums
 
         before = builder.neg(first)
         behind = builder.sub(length, first)
+
+        def one_row(v: list[Vector], row: Any, *, ends: bool) -> list[Vector]:
+            """y of a row, and what is kept of v behind it. The signal's ends are looked for if there may be any."""
+            place = row
+            if ends:  # before its first position v is what it is there, and behind its last
+                early = builder.icmp_signed("<", row, before)
+                late = builder.icmp_signed(">=", row, behind)
+                place = builder.select(early, before, row)
+            here = builder.add(x, builder.mul(place, step))
+            seen = [Vector.at(builder, here, step, k) for k in range(7)]
+            even, odd = activated([_halves(seen[:6], up[::2]), _halves(seen[1:], up[1::2])])
+            if ends:
+                even = v[-1].where(late, even)
+                odd = even.where(builder.or_(early, late), odd)
+            span = [*v[1:], even]
+            terms = [(one + other, tap) for one, other, tap in zip(span, span[::-1], down, strict=False)]
+            _sum(terms[::-1]).store(builder.add(made, builder.mul(row, step)))  # what is there last comes last
+            return [*v[2:], even, odd]
+
         kept = [cgutils.alloca_once(builder, Vector.TYPE) for _ in range(2 * _PERIOD)]
         for place in kept:
             builder.store(Vector.constant(builder, 0.0).value, place)
         rounds = builder.sdiv(builder.add(rows, number(_PERIOD - 1)), number(_PERIOD))
         with cgutils.for_range(builder, rounds) as loop:
-            v = [Vector(builder, builder.load(place)) for place in kept]
-            for i in range(_PERIOD):
-                row = builder.add(builder.mul(loop.index, number(_PERIOD)), number(i))
-                # Before its first position v is what it is there, and behind its last.
-                early = builder.icmp_signed("<", row, before)
-                late = builder.icmp_signed(">=", row, behind)
-                here = builder.add(x, builder.mul(builder.select(early, before, row), step))
-                seen = [Vector.at(builder, here, step, k) for k in range(7)]
-                even = v[-1].where(late, activated(seen[:6], filter_[::2]))
-                odd = even.where(builder.or_(early, late), activated(seen[1:], filter_[1::2]))
-                span = [*v[1:], even]
-                y = _sum([(one + other, tap) for one, other, tap in zip(span, span[::-1], half, strict=False)])
-                y.store(builder.add(made, builder.mul(row, step)))
-                v = [*v[2:], even, odd]
-            for value, place in zip(v, kept, strict=True):
-                builder.store(value.value, place)
+            start = builder.mul(loop.index, number(_PERIOD))
+            within = builder.and_(
+                builder.icmp_signed(">=", start, before),
+                builder.icmp_signed("<=", builder.add(start, number(_PERIOD)), behind),
+            )
+            with builder.if_else(within, likely=True) as branches:
+                for branch, ends in zip(branches, (False, True), strict=True):
+                    with branch:
+                        v = [Vector(builder, builder.load(place)) for place in kept]
+                        for i in range(_PERIOD):
+                            v = one_row(v, builder.add(start, number(i)), ends=ends)
+                        for value, place in zip(v, kept, strict=True):
+                            builder.store(value.value, place)
         return context.get_dummy_value()
 
     return types.void(out, *[types.int64] * 8, taps), generate
 
 
+def _halves(values: list[Vector], taps: list[Vector]) -> Vector:
+    """The sum of their products, as two short sums, which wait less for one another than a long one."""
+    terms = list(zip(values, taps, strict=True))
+    return _sum(terms[:3]) + _sum(terms[3:])
+
+
 def _sum(terms: list[tuple[Vector, Vector]]) -> Vector:
     return functools.reduce(Vector.__add__, [value * tap for value, tap in terms])
+
+
+@numba.njit(**OPTIONS)
+def _room(values):
+    """For so many of fp32, all 0, from the beginning of a line of the cache on."""
+    room = np.zeros(values + _LINE, np.float32)
+    return room[-room.ctypes.data % (4 * _LINE) // 4 :]
 
 
 @numba.njit(**OPTIONS)
@@ -198,10 +231,10 @@ def _activate(x, branch, total, out, frequency, amplitude, taps, length, channel
 
     Flat arrays: x and branch of `length` rows of `channels`, out and total of those that are made.
     """
-    rows = max(LEAST_ROWS, min(VALUES // channels, (stop - first_row) // TILES))
+    rows = max(LEAST_ROWS, min(VALUES // channels, (stop - first_row) // TILES) // _PERIOD * _PERIOD)
     # Rows, what the last round of a strip goes beyond them, and its last vector.
-    xs = np.zeros((rows + 2 * _AROUND + _PERIOD) * channels + LANES, np.float32)
-    made = np.empty((rows + _AROUND + _PERIOD) * channels + LANES, np.float32)
+    xs = _room((rows + 2 * _AROUND + _PERIOD) * channels + LANES)
+    made = _room((rows + _AROUND + _PERIOD) * channels + LANES)
     seen, row = xs.ctypes.data, channels * 4
     while True:
         q0 = first_row + take_next(descriptor) * rows
