@@ -40,6 +40,20 @@ class Activation(Protocol):
         """`x + branch` into `total`, fp32, and the activation of that into `out`, bf16; all are different buffers."""
 
 
+class Accumulate(Protocol):
+    """`x + branch` into `total`, or onto what is there but for the `first`; all of that is divided by `shares`."""
+
+    def __call__(self, total: Tensor, x: Tensor, branch: Tensor, *, first: bool, shares: int) -> None:
+        """Rows of the same shape, x and branch in fp32 or bf16, total in fp32."""
+
+
+def accumulate(total: Tensor, x: Tensor, branch: Tensor, *, first: bool, shares: int) -> None:
+    """See `Accumulate`."""
+    (total.copy_(x) if first else total.add_(x)).add_(branch)
+    if shares > 1:
+        total.div_(shares)
+
+
 @dataclass(frozen=True)
 class Step:
     """`x + second(between(first(before(x))))`; without `second`, `x + first(before(x))`.
@@ -117,6 +131,7 @@ class ResidualStack:
         final: what makes samples of `post`'s output.
         pointwise: whether all activations act on each value by itself, so that the items of a batch can be joined
             to one signal.
+        accumulate: what adds up the blocks of a stage in bf16.
 
     Attributes:
         context: frames on each side of a frame that its samples depend on.
@@ -133,10 +148,11 @@ class ResidualStack:
         post: Conv,
         final: Callable[[Tensor], Tensor],
         pointwise: bool = False,
+        accumulate: Accumulate = accumulate,
     ) -> None:
         self.pre, self.stages, self.post = pre, tuple(stages), post
         self.before_up, self.before_post, self.final = before_up, before_post, final
-        self.pointwise = pointwise
+        self.pointwise, self._accumulate = pointwise, accumulate
         # What convolves signals of one length: before the first stage, and in and behind each.
         after: list[Conv | Upsampling] = [*(stage.up for stage in self.stages), post]
         self._together = list(zip([[pre], *(stage.convs for stage in self.stages)], after, strict=True))
@@ -243,11 +259,9 @@ class ResidualStack:
                     block[i + 1].before.after(y, branch, there, inner)
                     y, here, there = there, there, here
                     activated, spare = inner, branch
-            if number == 0:
-                mean.copy_(y).add_(branch)
-            else:
-                mean.add_(y).add_(branch)
-        return mean.div_(len(stage.blocks))
+            shares = len(stage.blocks) if number + 1 == len(stage.blocks) else 1
+            self._accumulate(mean, y, branch, first=number == 0, shares=shares)
+        return mean
 
 
 def _wanted(block: Sequence[Step], after: int) -> list[int]:

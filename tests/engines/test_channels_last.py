@@ -23,7 +23,7 @@ from distill_bigvgan.engines import channels_last as wiring
 from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
 from distill_core.adapted import AdaptedVocoder
-from distill_core.engines import channels_last, selection, winograd
+from distill_core.engines import channels_last, residual_stack, selection, winograd
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
@@ -494,6 +494,20 @@ def test_a_sine_that_stands_still_or_turns_backwards(half: bool) -> None:
         ours = wiring.FusedSnake(activation)(rows, torch.empty_like(rows)).t()
         tolerance = {"rtol": 5e-3, "atol": 1e-2} if half else {"rtol": 1e-5, "atol": 1e-5}
         torch.testing.assert_close(ours.float(), activation(x.float())[0], **tolerance)
+
+
+@pytest.mark.parametrize("stream", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("length", "channels", "threads"), [(1, 3, 1), (50, 24, 1), (9001, 24, 3)])
+def test_blocks_added_up_in_one_pass(stream: torch.dtype, length: int, channels: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    blocks = [(torch.randn(length, channels).to(stream), torch.randn(length, channels).bfloat16()) for _ in range(3)]
+    expected = sum(x.double() + branch.double() for x, branch in blocks) / 3
+    for add in (wiring._accumulate, residual_stack.accumulate):
+        total, around_total = _framed(length, channels, torch.float32)
+        for number, (x, branch) in enumerate(blocks):
+            add(total, x, branch, first=number == 0, shares=3 if number == 2 else 1)
+        torch.testing.assert_close(total.double(), expected, rtol=1e-6, atol=1e-6)
+        assert around_total[[0, -1]].isnan().all()
 
 
 def _framed(length: int, channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill_core.engines import compiled, team, winograd
 from distill_core.engines.channels_last import Conv, TransposedConv, around
-from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step
+from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step, accumulate
 from distill_core.engines.selection import Fast
 from distill_core.engines.streaming import StackFlow
 
@@ -92,6 +92,18 @@ class FusedSnake:
         team.run(snake_kernels.KERNELS.address(kernel), descriptor, out.numel())
 
 
+def _accumulate(total: Tensor, x: Tensor, branch: Tensor, *, first: bool, shares: int) -> None:
+    """As `residual_stack.accumulate`, in one pass, where it is of an fp32 stream and a bf16 branch."""
+    from . import snake_kernels
+
+    if x.dtype != torch.float32:  # of a block that is a single step
+        accumulate(total, x, branch, first=first, shares=shares)
+        return
+    places = (total.data_ptr(), x.data_ptr(), branch.data_ptr())
+    descriptor = np.array([0, 0, *places, total.numel(), first, shares], dtype=np.int64)
+    team.run(snake_kernels.KERNELS.address("mean"), descriptor, total.numel())
+
+
 def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
     config = model.config
@@ -130,6 +142,7 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         before_post=snake(model.activation_post),
         post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
+        accumulate=_accumulate if snake is FusedSnake else accumulate,
     )
     return Fast(stack, (*notes, *convolutions.notes), partial(StackFlow, stack))
 

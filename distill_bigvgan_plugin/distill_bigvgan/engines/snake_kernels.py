@@ -14,7 +14,8 @@ A tile is kept in the cache as fp32: its x, then y. A few channels of it are gon
 last, what is needed of v's last positions being kept in registers. Arithmetic is fp32 throughout; bfloat16 enters and
 leaves as its 16 bits.
 
-The descriptor of `kernels` holds the `D_…` below.
+The descriptor of `kernels` holds the `D_…` below. Beside the activation stands the mean of blocks, in whose descriptor
+are the `M_…`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from distill_core.engines.kernels import LANES, OPTIONS, Kernels, Vector, enter,
 D_NEXT, D_WITHIN, D_X, D_BRANCH, D_SUM, D_OUT, D_FREQUENCY, D_AMPLITUDE, D_TAPS = range(9)
 D_LENGTH, D_CHANNELS, D_FIRST, D_STOP = range(9, 13)
 DESCRIPTOR = 13
+M_TOTAL, M_X, M_BRANCH, M_SIZE, M_FIRST, M_SHARES = range(2, 8)
+M_DESCRIPTOR = 8
 
 VALUES, TILES, LEAST_ROWS = 1 << 15, 16, 24
 """Of a tile: about so many, or fewer for so many tiles to come about, in so many rows at least."""
@@ -321,10 +324,37 @@ def _later_sum(argument):
     _run(d, x, branch, total, out)
 
 
-KERNELS = Kernels({"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _later_sum})
-"""By input: fp32 to fp32, bf16 to bf16; and with a bf16 branch added to a bf16 or an fp32 stream."""
+@numba.njit(**OPTIONS)
+def _wide(half):
+    """bfloat16, from its bits."""
+    return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
+
+
+def _mean(argument):
+    """`x + branch` into `total`, or onto it, and that times a share: in one pass."""
+    d = numba.carray(argument, M_DESCRIPTOR, np.int64)
+    share = np.float32(1.0) / np.float32(d[M_SHARES])
+    while True:
+        start = take_next(d) * VALUES
+        size = min(VALUES, d[M_SIZE] - start)
+        if size <= 0:
+            break
+        # arrays that begin where the work does: an index from 0 on is known not to count from the end
+        total = numba.carray(pointer(d[M_TOTAL] + start * 4), size, np.float32)
+        x = numba.carray(pointer(d[M_X] + start * 4), size, np.float32)
+        branch = numba.carray(pointer(d[M_BRANCH] + start * 2), size, np.uint16)
+        if d[M_FIRST]:
+            for i in range(size):
+                total[i] = (x[i] + _wide(branch[i])) * share
+        else:
+            for i in range(size):
+                total[i] = (total[i] + (x[i] + _wide(branch[i]))) * share
+
+
+KERNELS = Kernels({"fp32": _fp32, "bf16": _bf16, "first_sum": _first_sum, "later_sum": _later_sum, "mean": _mean})
+"""By input: fp32 to fp32, bf16 to bf16; and with a bf16 branch added to a bf16 or an fp32 stream. And the mean."""
 
 
 def needed(*, half: bool) -> tuple[str, ...]:
     """The kernels that a model in bf16, or in fp32, calls."""
-    return ("fp32", "bf16", "first_sum", "later_sum") if half else ("fp32",)
+    return ("fp32", "bf16", "first_sum", "later_sum", "mean") if half else ("fp32",)
