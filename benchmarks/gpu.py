@@ -33,7 +33,7 @@ from torch import Tensor
 
 from distill_core.device import empty_caches, is_out_of_memory
 
-from . import gpu_bandwidth
+from . import gpu_bandwidth, gpu_convolutions
 
 MODELS = {"24 kHz": "bigvgan_v2_24khz_100band_256x", "44.1 kHz": "bigvgan_v2_44khz_128band_512x"}
 NO_GPU = 3
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         return NO_GPU
     if args.tiny:
         args.frames, args.batch, args.repeat = [4, 9], [1, 2], min(args.repeat, 2)
-    figures: dict[str, Any] = {"machine": heading(device), "ways": [], "bandwidth": None}
+    figures: dict[str, Any] = {"machine": heading(device), "ways": []}
     print(figures["machine"], flush=True)
     try:
         for name in args.models:
@@ -95,8 +95,9 @@ def main(arguments: list[str] | None = None) -> int:
             rows = list(measure_all(subject, args))
             figures["ways"] += rows
             print(table(name, rows, args), flush=True)
-        figures["bandwidth"] = gpu_bandwidth.measure(device, frames=4 if args.tiny else 2048, tiny=args.tiny)
-        print(gpu_bandwidth.table(figures["bandwidth"]), flush=True)
+        for name, part in (("bandwidth", gpu_bandwidth), ("convolutions", gpu_convolutions)):
+            figures[name] = part.measure(device, frames=4 if args.tiny else 2048, tiny=args.tiny)
+            print(part.table(figures[name]), flush=True)
     finally:  # also what was measured before a card gave up, or somebody had seen enough
         if args.json:
             args.json.write_text(json.dumps(figures, indent=2))

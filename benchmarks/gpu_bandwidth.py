@@ -23,19 +23,25 @@ _SETS = 4
 
 
 def measure(device: torch.device, *, frames: int, tiny: bool) -> dict[str, Any]:
-    """Bytes per second of a copy, and of the kernel at every width of the 44.1 kHz model for `frames` frames.
+    """Bytes per second of a copy, and of the kernel at every width of the 44.1 kHz model for `frames` frames."""
+    return with_kernels(lambda ops: _measured(ops, device, frames, tiny), device)
+
+
+def with_kernels(measured: Callable[[Ops], dict[str, Any]], device: torch.device) -> dict[str, Any]:
+    """What is measured of the engine's kernels, or of plain torch where there is no card.
 
     Where they cannot be measured, the reason: this comes last, and what was measured before is not lost for it.
     """
     if device.type != "cuda":
-        return _measured(TorchOps(), device, frames, tiny)
+        return measured(TorchOps())
     try:
         from distill_bigvgan.engines.triton_activation import TritonOps
 
-        with torch.cuda.device(device):  # events and streams are the current device's, whatever the tensors' is
-            return _measured(TritonOps(), device, frames, tiny)
+        # events and streams are the current device's, whatever the tensors' is
+        with torch.cuda.device(device), torch.inference_mode():
+            return measured(TritonOps())
     except Exception as error:  # no Triton, no compiler for its launcher, no memory
-        return {"reason": f"The kernel could not be measured: {on_one_line(error)}"}
+        return {"reason": f"The kernels could not be measured: {on_one_line(error)}"}
 
 
 def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[s
 def _copy(numbers: int, device: torch.device, repeat: int) -> float:
     """Bytes per second, read and written, of fp32 numbers."""
     source, target = (torch.randn(numbers, device=device) for _ in range(2))
-    return 2 * source.nbytes / _median(lambda _: target.copy_(source), device, repeat)
+    return 2 * source.nbytes / median(lambda _: target.copy_(source), device, repeat)
 
 
 def _kernel(ops: Ops, device: torch.device, shape: tuple[int, int, int], residual: bool, repeat: int) -> dict[str, Any]:
@@ -71,11 +77,11 @@ def _kernel(ops: Ops, device: torch.device, shape: tuple[int, int, int], residua
         )
 
     moved = inputs[0].numel() * (2 + 2 + (4 + 4 if residual else 0))
-    seconds = _median(run, device, repeat)
+    seconds = median(run, device, repeat)
     return {"rows": shape[1], "channels": shape[2], "residual": residual, "bytes_per_second": moved / seconds}
 
 
-def _median(run: Callable[[int], object], device: torch.device, repeat: int) -> float:
+def median(run: Callable[[int], object], device: torch.device, repeat: int) -> float:
     """Seconds on the device: by its own clock where it has one, after three runs that do not count."""
     seconds = []
     for turn in range(repeat + 3):

@@ -45,6 +45,8 @@ def test_a_tiny_run_on_the_cpu_gives_the_whole_table(tmp_path, capsys) -> None:
             assert all(cell["seconds"] > 0 and cell["real_time"] > 0 for cell in row["cells"].values())
     assert len(results["bandwidth"]["kernels"]) == 12
     assert all(kernel["bytes_per_second"] > 0 for kernel in results["bandwidth"]["kernels"])
+    assert len(results["convolutions"]["convolutions"]) == 6 * 3 * 2 * 2
+    assert all(row["lines"] > 0 and row["columns"] > 0 for row in results["convolutions"]["convolutions"])
 
 
 def test_without_a_gpu_it_says_so_and_how_to_try_it_out(capsys) -> None:
@@ -81,7 +83,7 @@ def test_what_was_measured_before_a_card_gave_up_is_written(tmp_path, monkeypatc
     assert json.loads(figures.read_text())["ways"] == rows
 
 
-def test_the_bandwidth_is_measured_on_its_card_or_there_is_a_reason(monkeypatch) -> None:
+def test_the_kernels_are_measured_on_their_card_or_there_is_a_reason(monkeypatch) -> None:
     current = []
 
     def entered(device):

@@ -47,6 +47,7 @@ class Convolution:
         dilation: positions between taps.
         dtype: of the weights and so of the convolution.
         ops: may have a faster one than the library's.
+        in_columns: how the library convolves, see `faster_in_columns`; by default the faster way.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Convolution:
         dtype: torch.dtype,
         device: torch.device,
         ops: Ops | None = None,
+        in_columns: bool | None = None,
     ) -> None:
         weight = weight.detach().to(device, dtype)
         self._own = None if ops is None else ops.convolution(weight, dilation)
-        self._in_columns = faster_in_columns(max(weight.shape[:2]), dilation, dtype)
+        faster = faster_in_columns(max(weight.shape[:2]), dilation, dtype)
+        self._in_columns = faster if in_columns is None else in_columns
         self._weight = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         self.bias = _bias(bias, weight.shape[0], device)
         self.dilation = dilation
