@@ -33,11 +33,11 @@ def model(name: str, *, channels: int, seed: int = 0, **changes: Any) -> BigVGAN
     return generator
 
 
-def tiny(seed: int = 0) -> BigVGAN:
+def tiny(seed: int = 0, channels: int = 8) -> BigVGAN:
     """One stage, one block of one pair."""
     return model(
         "bigvgan_base_22khz_80band",
-        channels=8,
+        channels=channels,
         seed=seed,
         upsample_rates=[2],
         upsample_kernel_sizes=[4],

@@ -410,10 +410,8 @@ class TritonOps:
 
     def convolution(self, weight: Tensor, dilation: int) -> OwnConvolution | None:
         own = None if self.trouble else GroupedConvolution.suited(weight, dilation)
-        if own is None or not weight.is_cuda:
-            return own
         try:
-            return own.tried(weight)
+            return None if own is None else own.tried(weight)
         except Exception as error:  # a compiler, a card with little shared memory: the library does it, slower
             if is_out_of_memory(error):
                 raise

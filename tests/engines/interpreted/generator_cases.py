@@ -10,6 +10,7 @@ from distill_bigvgan.engines.cuda import DTYPES, CudaEngine
 from distill_bigvgan.engines.gpu_generator import RowsGenerator
 from distill_bigvgan.engines.gpu_ops import TorchOps
 from distill_bigvgan.engines.triton_activation import TritonOps, Walk
+from distill_bigvgan.engines.triton_convolution import GroupedConvolution
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
 
@@ -23,9 +24,8 @@ class EachOnce:
     The blocks of a stage make the same calls again and again; the interpreter takes a second for twenty.
     """
 
-    trouble = None
-
     def __init__(self) -> None:
+        self.trouble: str | None = None
         self.kinds: set[object] = set()
         self.convolutions = 0
 
@@ -44,11 +44,11 @@ class EachOnce:
         return ops.accumulate(x, residual, bias, extent, total=total, scale=scale, dtype=dtype)
 
     def convolution(self, weight, dilation):
-        """The kernel's once of each kind, then the library's. Of bf16 the interpreter multiplies the bits."""
-        own = TritonOps(WALK).convolution(weight, dilation)
-        if own is None or weight.dtype == torch.bfloat16 or isinstance(self._ops(weight.shape, dilation), TorchOps):
-            return None
-        self.convolutions += 1
+        """The kernel's once of each kind, then the library's."""
+        ops = self._ops("convolution", weight.shape, weight.dtype, dilation)
+        own = ops.convolution(weight, dilation)
+        self.convolutions += own is not None
+        self.trouble = self.trouble or ops.trouble
         return own
 
 
@@ -72,9 +72,11 @@ def test_every_configuration(number, name) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_in_half_precision(dtype) -> None:
+    """The interpreter multiplies the bits of bf16: what comes of it is noticed, and the library convolves."""
     ops = EachOnce()
     check(gpu_models.model("bigvgan_base_24khz_100band", channels=96), ops, dtype, batch=2, frames=2)
     assert ops.convolutions == (18 if dtype == torch.float16 else 0)
+    assert (ops.trouble is None) == (dtype == torch.float16)
 
 
 def test_other_blocks_and_activations_with_nothing_but_kernels() -> None:
@@ -88,6 +90,18 @@ def test_other_blocks_and_activations_with_nothing_but_kernels() -> None:
         resblock_dilation_sizes=[[1], [2, 6]],
     )
     check(model, TritonOps(WALK), torch.float32, batch=1, frames=3)
+
+
+@pytest.mark.parametrize("wrong", ["off", "raises"])
+def test_convolutions_that_fail_their_trial_are_left_to_the_library(wrong, monkeypatch) -> None:
+    def fails(own, x):
+        if wrong == "raises":
+            raise RuntimeError("out of resource: shared memory")
+        return torch.zeros(*x.shape[:2], 16, dtype=x.dtype)
+
+    monkeypatch.setattr(GroupedConvolution, "__call__", fails)
+    engine = CudaEngine(gpu_models.tiny(channels=32), CPU, "fp16", ops=TritonOps(WALK))
+    assert any("run by cuDNN" in note and ("is off by" in note or "shared" in note) for note in engine.notes)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
