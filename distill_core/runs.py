@@ -68,9 +68,11 @@ class Run:
             else:
                 hop, first = self.vocoder.hop_length, self.first_frame
                 inner = part[:, (window.start - window.lo) * hop : (window.stop - window.lo) * hop]
-                wave[list(rows), (window.start - first) * hop : (window.stop - first) * hop] = inner.to(
-                    wave.device, wave.dtype
-                )
+                items: slice | list[int] = list(rows)
+                if rows[-1] - rows[0] + 1 == len(rows):  # mostly: and a slice has no numbers to be sent to a card
+                    items = slice(rows[0], rows[-1] + 1)
+                samples = slice((window.start - first) * hop, (window.stop - first) * hop)
+                wave[items, samples] = inner.to(wave.device, wave.dtype)
                 self.progress.advance(window.frames * len(rows))
                 return
             # Not before: the error's traceback holds everything that was computed so far.
