@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
-from distill_bigvgan.engines import cuda, cuda_graphs
+from distill_bigvgan.engines import cuda, cuda_graphs, gpu_self_test
 from distill_bigvgan.engines.cuda import CudaEngine
 from distill_bigvgan.engines.cuda_graphs import ReplayCache
 from distill_bigvgan.engines.gpu_generator import RowsGenerator, bytes_per_frame
@@ -128,6 +128,23 @@ def test_the_engine_reports_the_error_it_measured(precision) -> None:
     want = gpu_models.wave(model, mel)
     assert error(vocode(engine, mel), want) <= LIMITS[cuda.DTYPES[precision]]
     assert any(f"{engine.error:.1e}" in note for note in engine.notes)
+
+
+@pytest.mark.parametrize("patience", [0.0, 600.0])
+def test_who_waits_for_the_compiler_is_told(patience, monkeypatch) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(cuda, "PATIENCE", patience)
+    monkeypatch.setattr(cuda.log, "warning", lambda words: told.set() if "compiled" in words else None)
+    checked = gpu_self_test.check
+
+    def check(*arguments):
+        assert told.wait(60 if patience == 0 else 0) == (patience == 0)
+        return checked(*arguments)
+
+    monkeypatch.setattr(gpu_self_test, "check", check)
+    CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
+    assert told.is_set() == (patience == 0)
+    assert all(thread.finished.is_set() for thread in threading.enumerate() if isinstance(thread, threading.Timer))
 
 
 class Faulty(TorchOps):

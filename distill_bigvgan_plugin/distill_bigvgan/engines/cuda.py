@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -37,6 +38,9 @@ OLDEST = (7, 0)
 OLDEST_BF16 = (8, 0)
 LARGEST_CHUNK = 2048
 SMALLEST_CHUNK = 64
+PATIENCE = 5.0
+"""Seconds after which it is said what is waited for: with kernels that were kept, an engine is made in three."""
+
 _SHARE = 0.5
 """Of the free memory that a chunk is meant to take: others use the card too."""
 
@@ -77,7 +81,7 @@ class CudaEngine:
     def _prepare(self, precision: str) -> None:
         check_capability(self._device, precision)
         try:
-            with torch.inference_mode(), self._on_device():
+            with torch.inference_mode(), self._on_device(), _told_if_it_takes_long():
                 generator = RowsGenerator(self._model, dtype=DTYPES[precision], device=self._device, ops=self._ops)
                 self.error = gpu_self_test.check(generator, self._model)
         except EngineUnavailable:
@@ -147,6 +151,21 @@ class CudaEngine:
         if self._spare is not None:
             notes.append("Some chunks went beyond the range of fp16 and were computed again in fp32.")
         return tuple(notes)
+
+
+@contextmanager
+def _told_if_it_takes_long() -> Iterator[None]:
+    told = threading.Timer(
+        PATIENCE,
+        log.warning,
+        ["BigVGAN's kernels are compiled for this GPU, which takes a minute, and not again on this machine."],
+    )
+    told.daemon = True
+    told.start()
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 def triton_ops(device: torch.device, precision: str) -> Ops:
