@@ -77,19 +77,40 @@ def _snake_by_cosine(u, frequency, amplitude):
 
 @triton.jit
 def _pair(
-    x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, before, inside, EDGE: tl.constexpr, COSINE: tl.constexpr
+    x0,
+    x1,
+    x2,
+    x3,
+    x4,
+    x5,
+    x6,
+    g0,
+    g1,
+    g2,
+    g3,
+    g4,
+    g5,
+    turn,
+    size,
+    before,
+    inside,
+    EDGE: tl.constexpr,
+    COSINE: tl.constexpr,
 ):
-    """v[2p] and v[2p + 1] from x[p-3 .. p+3], with taps g = 2f; past the last row, `before` again."""
-    even = tl.fma(g[4], x2, tl.fma(g[2], x1, g[0] * x0))
-    even = tl.fma(g[1], x5, tl.fma(g[3], x4, tl.fma(g[5], x3, even)))
-    odd = tl.fma(g[5], x3, tl.fma(g[3], x2, g[1] * x1))
-    odd = tl.fma(g[0], x6, tl.fma(g[2], x5, tl.fma(g[4], x4, odd)))
+    """v[2p] and v[2p + 1] from x[p-3 .. p+3], with taps g = 2f; past the last row, `before` again.
+
+    `turn` and `size` are the snake's frequency and amplitude.
+    """
+    even = tl.fma(g4, x2, tl.fma(g2, x1, g0 * x0))
+    even = tl.fma(g1, x5, tl.fma(g3, x4, tl.fma(g5, x3, even)))
+    odd = tl.fma(g5, x3, tl.fma(g3, x2, g1 * x1))
+    odd = tl.fma(g0, x6, tl.fma(g2, x5, tl.fma(g4, x4, odd)))
     if COSINE:
-        even = _snake_by_cosine(even, frequency, amplitude)
-        odd = _snake_by_cosine(odd, frequency, amplitude)
+        even = _snake_by_cosine(even, turn, size)
+        odd = _snake_by_cosine(odd, turn, size)
     else:
-        even = _snake(even, frequency, amplitude)
-        odd = _snake(odd, frequency, amplitude)
+        even = _snake(even, turn, size)
+        odd = _snake(odd, turn, size)
     if EDGE:
         even = tl.where(inside, even, before)
         odd = tl.where(inside, odd, before)
@@ -97,9 +118,9 @@ def _pair(
 
 
 @triton.jit
-def _lowpass(v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, f, offset):
-    y = tl.fma(f[2], v2 + v9, tl.fma(f[1], v1 + v10, tl.fma(f[0], v0 + v11, offset)))
-    return tl.fma(f[5], v5 + v6, tl.fma(f[4], v4 + v7, tl.fma(f[3], v3 + v8, y)))
+def _lowpass(v0, v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, f0, f1, f2, f3, f4, f5, offset):
+    y = tl.fma(f2, v2 + v9, tl.fma(f1, v1 + v10, tl.fma(f0, v0 + v11, offset)))
+    return tl.fma(f5, v5 + v6, tl.fma(f4, v4 + v7, tl.fma(f3, v3 + v8, y)))
 
 
 @triton.jit
@@ -117,30 +138,12 @@ def _row(x_ptr, residual_ptr, at, bias, live, HAS_RESIDUAL: tl.constexpr, EDGE: 
 
 
 @triton.jit
-def _four(xs, new, vs, f, g, frequency, amplitude, offset, COSINE: tl.constexpr):
-    """Four rows of y: of six rows of x from the first of them, four more, and the eleven samples of v before.
-
-    The window moves without copies: what comes next is given back in the order in which it is asked for.
-    """
-    x0, x1, x2, x3, x4, x5 = xs
-    x6, x7, x8, x9 = new
-    om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = vs
-    e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, o2, True, False, COSINE)
-    e4, o4 = _pair(x1, x2, x3, x4, x5, x6, x7, g, frequency, amplitude, o3, True, False, COSINE)
-    e5, o5 = _pair(x2, x3, x4, x5, x6, x7, x8, g, frequency, amplitude, o4, True, False, COSINE)
-    e6, o6 = _pair(x3, x4, x5, x6, x7, x8, x9, g, frequency, amplitude, o5, True, False, COSINE)
-    y0 = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f, offset)
-    y1 = _lowpass(om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, f, offset)
-    y2 = _lowpass(om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, f, offset)
-    y3 = _lowpass(o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, f, offset)
-    return (y0, y1, y2, y3), (x4, x5, x6, x7, x8, x9), (o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, o6)
-
-
-@triton.jit
-def _put(out_ptr, at, rows, C: tl.constexpr):
+def _put(out_ptr, at, y0, y1, y2, y3, C: tl.constexpr):
     """Four rows of a result."""
-    for i in tl.static_range(4):
-        tl.store(out_ptr + at + i * C, rows[i].to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + at, y0.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + at + C, y1.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + at + 2 * C, y2.to(out_ptr.dtype.element_ty))
+    tl.store(out_ptr + at + 3 * C, y3.to(out_ptr.dtype.element_ty))
 
 
 # Sizes vary from chunk to chunk, and a kernel for each of their divisors would be compiled in the middle of a call.
@@ -183,17 +186,16 @@ def activation_kernel(
     length = tl.load(frames_ptr) * each
     last = length - 1
 
-    frequency = tl.load(frequency_ptr + channel, mask=live, other=0.0)
-    amplitude = tl.load(amplitude_ptr + channel, mask=live, other=0.0)
+    turn = tl.load(frequency_ptr + channel, mask=live, other=0.0)
+    size = tl.load(amplitude_ptr + channel, mask=live, other=0.0)
     bias = tl.zeros([LANES], dtype=tl.float32)
     if HAS_BIAS:
         bias += tl.load(bias_ptr + channel, mask=live, other=0.0)
 
-    f = (f0, f1, f2, f3, f4, f5)
-    g = (2.0 * f0, 2.0 * f1, 2.0 * f2, 2.0 * f3, 2.0 * f4, 2.0 * f5)
+    g0, g1, g2, g3, g4, g5 = 2.0 * f0, 2.0 * f1, 2.0 * f2, 2.0 * f3, 2.0 * f4, 2.0 * f5
     offset = tl.zeros([LANES], dtype=tl.float32)
     if COSINE:  # what the samples lack, the filter passes on as it is
-        offset += amplitude * (f0 + f1 + f2 + f3 + f4 + f5)
+        offset += size * (f0 + f1 + f2 + f3 + f4 + f5)
 
     # Inputs from 5 rows before to 5 after: named by their distance, m for minus.
     xm5 = _row(x_ptr, residual_ptr, at + tl.minimum(tl.maximum(q - 5, 0), last) * C, bias, live, HAS_RESIDUAL, True)
@@ -210,12 +212,16 @@ def activation_kernel(
 
     # Activated samples of the rows from 3 before to 2 after. Of the first only the odd one is used, and its even
     # one, clamped or not, is nobody's: any row of the right type stands in for x[q-6].
-    _unused, om3 = _pair(xm5, xm5, xm4, xm3, xm2, xm1, x0, g, frequency, amplitude, x0, live, True, COSINE)
-    em2, om2 = _pair(xm5, xm4, xm3, xm2, xm1, x0, x1, g, frequency, amplitude, om3, q - 2 < length, True, COSINE)
-    em1, om1 = _pair(xm4, xm3, xm2, xm1, x0, x1, x2, g, frequency, amplitude, om2, q - 1 < length, True, COSINE)
-    e0, o0 = _pair(xm3, xm2, xm1, x0, x1, x2, x3, g, frequency, amplitude, om1, q < length, True, COSINE)
-    e1, o1 = _pair(xm2, xm1, x0, x1, x2, x3, x4, g, frequency, amplitude, o0, q + 1 < length, True, COSINE)
-    e2, o2 = _pair(xm1, x0, x1, x2, x3, x4, x5, g, frequency, amplitude, o1, q + 2 < length, True, COSINE)
+    _unused, om3 = _pair(xm5, xm5, xm4, xm3, xm2, xm1, x0, g0, g1, g2, g3, g4, g5, turn, size, x0, live, True, COSINE)
+    em2, om2 = _pair(
+        xm5, xm4, xm3, xm2, xm1, x0, x1, g0, g1, g2, g3, g4, g5, turn, size, om3, q - 2 < length, True, COSINE
+    )
+    em1, om1 = _pair(
+        xm4, xm3, xm2, xm1, x0, x1, x2, g0, g1, g2, g3, g4, g5, turn, size, om2, q - 1 < length, True, COSINE
+    )
+    e0, o0 = _pair(xm3, xm2, xm1, x0, x1, x2, x3, g0, g1, g2, g3, g4, g5, turn, size, om1, q < length, True, COSINE)
+    e1, o1 = _pair(xm2, xm1, x0, x1, x2, x3, x4, g0, g1, g2, g3, g4, g5, turn, size, o0, q + 1 < length, True, COSINE)
+    e2, o2 = _pair(xm1, x0, x1, x2, x3, x4, x5, g0, g1, g2, g3, g4, g5, turn, size, o1, q + 2 < length, True, COSINE)
     # Before the first sample the activated signal is its first sample, which is not what clamped inputs give.
     first = q == 0
     om3 = tl.where(first, e0, om3)
@@ -223,8 +229,6 @@ def activation_kernel(
     om2 = tl.where(first, e0, om2)
     em1 = tl.where(first, e0, em1)
     om1 = tl.where(first, e0, om1)
-    xs = (x0, x1, x2, x3, x4, x5)
-    vs = (om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2)
 
     # Are all rows that these lanes will look at rows of their signals? Then there is nothing to be clamped or masked.
     segment = (first_lane // C) % segments
@@ -239,25 +243,35 @@ def activation_kernel(
         turns: tl.constexpr = 1 if HAS_RESIDUAL else 2  # more save copies, but make the compiler slow
         for _step in range(0, walk_rows, 4 * turns):
             for _turn in tl.static_range(turns):
-                new = (n6, n7, n8, n9)
+                x6, x7, x8, x9 = n6, n7, n8, n9
                 # The next four are on their way while these are worked on.
                 n6 = _row(x_ptr, residual_ptr, here + 10 * C, bias, live, HAS_RESIDUAL, False)
                 n7 = _row(x_ptr, residual_ptr, here + 11 * C, bias, live, HAS_RESIDUAL, False)
                 n8 = _row(x_ptr, residual_ptr, here + 12 * C, bias, live, HAS_RESIDUAL, False)
                 n9 = _row(x_ptr, residual_ptr, here + 13 * C, bias, live, HAS_RESIDUAL, False)
+                e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g0, g1, g2, g3, g4, g5, turn, size, o2, True, False, COSINE)
+                e4, o4 = _pair(x1, x2, x3, x4, x5, x6, x7, g0, g1, g2, g3, g4, g5, turn, size, o3, True, False, COSINE)
+                e5, o5 = _pair(x2, x3, x4, x5, x6, x7, x8, g0, g1, g2, g3, g4, g5, turn, size, o4, True, False, COSINE)
+                e6, o6 = _pair(x3, x4, x5, x6, x7, x8, x9, g0, g1, g2, g3, g4, g5, turn, size, o5, True, False, COSINE)
+                y0 = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f0, f1, f2, f3, f4, f5, offset)
+                y1 = _lowpass(om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, f0, f1, f2, f3, f4, f5, offset)
+                y2 = _lowpass(om1, e0, o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, f0, f1, f2, f3, f4, f5, offset)
+                y3 = _lowpass(o0, e1, o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, f0, f1, f2, f3, f4, f5, offset)
+                _put(out_ptr, here, y0, y1, y2, y3, C)
                 if KEEP_SUM:
-                    _put(sum_ptr, here, xs, C)
-                ys, xs, vs = _four(xs, new, vs, f, g, frequency, amplitude, offset, COSINE)
-                _put(out_ptr, here, ys, C)
+                    _put(sum_ptr, here, x0, x1, x2, x3, C)
+                # The window moves without copies: `turns` rounds later everything has its name again.
+                om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = o1, e2, o2, e3, o3, e4, o4, e5, o5, e6, o6
+                x0, x1, x2, x3, x4, x5 = x4, x5, x6, x7, x8, x9
                 here += 4 * C
     else:
-        x0, x1, x2, x3, x4, x5 = xs
-        om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2 = vs
         for _step in range(walk_rows):
             x6 = _row(x_ptr, residual_ptr, at + tl.minimum(q + 6, last) * C, bias, live, HAS_RESIDUAL, True)
             own, held = q < length, live & (q < padded)
-            e3, o3 = _pair(x0, x1, x2, x3, x4, x5, x6, g, frequency, amplitude, o2, q + 3 < length, True, COSINE)
-            y = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f, offset)
+            e3, o3 = _pair(
+                x0, x1, x2, x3, x4, x5, x6, g0, g1, g2, g3, g4, g5, turn, size, o2, q + 3 < length, True, COSINE
+            )
+            y = _lowpass(om3, em2, om2, em1, om1, e0, o0, e1, o1, e2, o2, e3, f0, f1, f2, f3, f4, f5, offset)
             here = at + q * C
             tl.store(out_ptr + here, tl.where(own, y, 0.0).to(out_ptr.dtype.element_ty), mask=held)
             if KEEP_SUM:
