@@ -67,7 +67,7 @@ def test_every_configuration(number, name) -> None:
     stages = len(CONFIGS[name]["upsample_rates"])
     model = gpu_models.model(name, channels=(1 + number) << stages, seed=number)  # 1 to 9 in the last stage
     check(model, ops, torch.float32, batch=1 + number % 2, frames=1 + number % 3)
-    assert len(ops.kinds) == stages * 5 + 1
+    assert sum(kind[0] != "convolution" for kind in ops.kinds) == stages * 5 + 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
