@@ -316,6 +316,10 @@ class Walk:
     rows: int
     lanes: int = _LANES
 
+    def __post_init__(self) -> None:
+        if self.rows % 8:
+            raise ValueError(f"a lane walks a multiple of eight rows, not {self.rows}")
+
     @classmethod
     def suited(cls, batch: int, length: int, channels: int) -> Walk:
         """Long walks repeat least; short ones keep the card busy on little data."""
@@ -331,6 +335,9 @@ class TritonOps:
     Args:
         walk: how to cut the time axis; by default what suits each size.
         cosine: whether half-precision results are made with the card's own cosine, which the interpreter has not.
+
+    Attributes:
+        trouble: see `Ops`.
 
     Raises:
         ValueError: rows that are not contiguous or not on one device; an item of 2^31 elements or more.

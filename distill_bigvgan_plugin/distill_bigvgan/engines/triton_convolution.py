@@ -17,11 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gpu_self_test import KERNEL_LIMITS, relative_error
+
 FEWEST_CHANNELS, FEW_CHANNELS = 16, 128
 FEWEST_WITH_DILATION = 256
-_LIMITS = {torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-"""Of the relative error of one convolution: rounding its result, with a margin of four."""
-
 _MAX_ITEM = 2**31 - 1
 
 
@@ -157,9 +156,8 @@ class GroupedConvolution:
         x = torch.randn(2, 9 * self.multiple, self._inputs, generator=draw, device="cpu", dtype=torch.float32)
         x = x.to(weight)
         padding = self._dilation * (weight.shape[2] // 2)
-        want = F.conv1d(x.mT, weight, padding=padding, dilation=self._dilation).mT.double()
-        error = float((self(x).double() - want).norm() / want.norm())
-        if not error <= _LIMITS[weight.dtype]:
+        error = relative_error(self(x), F.conv1d(x.mT, weight, padding=padding, dilation=self._dilation).mT)
+        if not error <= KERNEL_LIMITS[weight.dtype]:
             raise ArithmeticError(f"a convolution with a weight {list(weight.shape)} is off by {error:.1e}")
         return self
 

@@ -48,6 +48,12 @@ def test_a_wrong_one_is_noticed() -> None:
         GroupedConvolution(weight.flip(2), 1, 1).tried(weight)
 
 
+def test_weights_of_zero_are_right() -> None:
+    weight = torch.zeros(20, 20, 3, dtype=torch.float16)
+    own = GroupedConvolution(weight, 1, 4)
+    assert own.tried(weight) is own
+
+
 def test_which_are_taken() -> None:
     half = torch.float16
     assert suited_group(24, 24, 3, 1, half) == suited_group(32, 32, 11, 5, half) == 4
