@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ triton = pytest.importorskip("triton", reason="Triton is not installed: pip inst
 compiled_only = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET", "0") != "0", reason="TRITON_INTERPRET is set for this whole run"
 )
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 @pytest.mark.parametrize("cases", ["activation_cases.py", "convolution_cases.py"])
@@ -22,39 +24,38 @@ def test_the_kernels_in_tritons_interpreter(cases) -> None:
     gpu_models.run_interpreted(cases)
 
 
+def compiled_for(
+    capability: int, kernel: Any, constants: dict[str, object], types: dict[str, str], **options: object
+) -> Any:
+    """A kernel as machine code for a card that is not here, its pointers aligned as torch's memory is."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = kernel.arg_names
+    signature = {name: "constexpr" if name in constants else types[name] for name in names}
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if name.endswith("_ptr")}
+    values = {(names.index(name),): value for name, value in constants.items()}
+    try:
+        source = ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=aligned)
+    except TypeError as error:  # the arguments of ASTSource are not a public interface
+        pytest.skip(f"Triton {triton.__version__} is compiled ahead in another way: {error}")
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
 @compiled_only
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize(("dtype", "residual"), [("fp16", None), ("bf16", "fp32")])
 def test_the_activation_compiles_for_cards_that_are_not_here(capability, dtype, residual, tmp_path) -> None:
     """To machine code, with nothing in local or shared memory, and loads of more than one channel."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from distill_bigvgan.engines.triton_activation import activation_kernel
 
     constants = {"C": 24, "HAS_BIAS": True, "HAS_RESIDUAL": residual is not None, "KEEP_SUM": residual is not None}
     constants |= {"LANES": 256, "COSINE": True}
-    pointers = {"x_ptr": dtype, "out_ptr": dtype, "residual_ptr": residual or dtype, "frames_ptr": "i32"}
-    integers = ("each", "padded", "segments", "walks", "walk_rows")
-    names = activation_kernel.arg_names
-    signature = {
-        name: "constexpr"
-        if name in constants
-        else "i32"
-        if name in integers
-        else f"*{pointers.get(name, 'fp32')}"
-        if name.endswith("_ptr")
-        else "fp32"
-        for name in names
-    }
-    aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name.endswith("_ptr")}
-    values = {(names.index(name),): value for name, value in constants.items()}
-    try:
-        source = ASTSource(fn=activation_kernel, signature=signature, constexprs=values, attrs=aligned)
-    except TypeError as error:  # the arguments of ASTSource are not a public interface
-        pytest.skip(f"Triton {triton.__version__} is compiled ahead in another way: {error}")
-    target = GPUTarget("cuda", capability, 32)
-    kernel = triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
+    types = {name: "*fp32" if name.endswith("_ptr") else "fp32" for name in activation_kernel.arg_names}
+    types |= {"x_ptr": f"*{dtype}", "out_ptr": f"*{dtype}", "residual_ptr": f"*{residual or dtype}"}
+    types["frames_ptr"] = "*i32"
+    types |= dict.fromkeys(("each", "padded", "segments", "walks", "walk_rows"), "i32")
+    kernel = compiled_for(capability, activation_kernel, constants, types, num_warps=4, enable_fp_fusion=True)
     assert kernel.metadata.shared == 0
     ptx = kernel.asm["ptx"]
     assert ".local" not in ptx
@@ -71,27 +72,14 @@ SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 @pytest.mark.parametrize(("channels", "group"), [(24, 4), (48, 1), (48, 2), (96, 1), (384, 1), (768, 1)])
 def test_the_convolution_compiles_for_cards_that_are_not_here(capability, channels, group) -> None:
     """To products on tensor cores, of rows and weights that are copied 16 bytes at a time."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from distill_bigvgan.engines.triton_convolution import Tile, convolution_kernel
 
     tile = Tile.suited(group * channels, group * channels)
     constants = {"INPUTS": channels, "OUTPUTS": channels, "GROUP": group}
     constants |= {"ROWS": tile.rows, "COLUMNS": tile.columns, "DEPTH": tile.depth}
-    names = convolution_kernel.arg_names
-    pointers = [name for name in names if name.endswith("_ptr")]
-    signature = {
-        name: "constexpr" if name in constants else "*fp16" if name in pointers else "i32" for name in names
-    }
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
-    values = {(names.index(name),): value for name, value in constants.items()}
-    try:
-        source = ASTSource(fn=convolution_kernel, signature=signature, constexprs=values, attrs=aligned)
-    except TypeError as error:  # the arguments of ASTSource are not a public interface
-        pytest.skip(f"Triton {triton.__version__} is compiled ahead in another way: {error}")
+    types = {name: "*fp16" if name.endswith("_ptr") else "i32" for name in convolution_kernel.arg_names}
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    kernel = compiled_for(capability, convolution_kernel, constants, types, **options)
     assert kernel.metadata.shared <= SHARED_MEMORY[capability]
     ptx = kernel.asm["ptx"]
     assert ("wgmma.mma_async" if capability >= 90 else "mma.sync") in ptx
@@ -99,7 +87,7 @@ def test_the_convolution_compiles_for_cards_that_are_not_here(capability, channe
     assert copies and set(copies) == {"0x10"}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @compiled_only
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
@@ -118,7 +106,7 @@ def test_the_convolution_on_this_gpu(channels, taps, dilation, dtype) -> None:
     assert gpu_models.error(own(x), want) <= 5e-3
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 @compiled_only
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 1, 24), (2, 37, 3), (1, 4099, 96), (3, 1024, 768)])
