@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import importlib.util
 import io
@@ -188,12 +189,11 @@ def build_nvidia_kernel() -> None:
     load.load()
 
 
+@functools.cache
 def _build_for_this_card() -> None:
     """Its flags name compute capability 7.0, which CUDA 13 no longer knows: have its sources built for this card."""
     from torch.utils import cpp_extension
 
-    if hasattr(cpp_extension.load, "for_this_card"):
-        return
     original, target = cpp_extension.load, "{}{}".format(*torch.cuda.get_device_capability())
 
     def load(*args: Any, extra_cuda_cflags: list[str], **named: Any) -> Any:
@@ -201,7 +201,6 @@ def _build_for_this_card() -> None:
         flags = [*kept, "-gencode", f"arch=compute_{target},code=sm_{target}"]
         return original(*args, extra_cuda_cflags=flags, **named)
 
-    load.for_this_card = True  # type: ignore[attr-defined]
     cpp_extension.load = load
 
 

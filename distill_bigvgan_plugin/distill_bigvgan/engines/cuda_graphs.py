@@ -87,7 +87,7 @@ class ReplayCache:
     def __call__(self, mel: Tensor) -> Tensor:
         items, _, frames = mel.shape
         if self.trouble is not None or items * frames > self._most_frames:
-            return run_padded(self._function, mel, -(-frames // self._multiple) * self._multiple)
+            return run_padded(self._function, mel, self._multiple)
         # Recorded or not, a mel goes the same way, to the same samples.
         return run_padded(self._run, mel, places(frames, self._multiple))
 

@@ -30,12 +30,13 @@ Padded = Callable[[Tensor, Tensor], Tensor]
 """Of a mel [B, n_mels, P] that goes on with zeros behind its `frames`, [1] in int32 -> waveform [B, P * hop_length]."""
 
 
-def run_padded(function: Padded, mel: Tensor, places: int) -> Tensor:
-    """The waveform of a mel, which is lengthened to so many frames for `function`."""
+def run_padded(function: Padded, mel: Tensor, multiple: int) -> Tensor:
+    """The waveform of a mel, which is lengthened for `function` to so many frames, or some times as many."""
     frames = mel.shape[-1]
     count = torch.full((1,), frames, dtype=torch.int32, device=mel.device)
-    wave = function(F.pad(mel, (0, places - frames)), count)
-    return wave[:, : wave.shape[1] // places * frames]
+    padded = F.pad(mel, (0, -frames % multiple))
+    wave = function(padded, count)
+    return wave[:, : wave.shape[1] // padded.shape[-1] * frames]
 
 
 class Convolution:
@@ -184,7 +185,7 @@ class RowsGenerator:
         self.multiple = common if common <= _LARGEST_MULTIPLE else 1
 
     def __call__(self, mel: Tensor) -> Tensor:
-        return run_padded(self.padded, mel, -(-mel.shape[-1] // self.multiple) * self.multiple)
+        return run_padded(self.padded, mel, self.multiple)
 
     def padded(self, mel: Tensor, frames: Tensor) -> Tensor:
         """See `Padded`. Launches the same kernels whatever `frames` is, and does not look at it on the host."""
@@ -200,9 +201,8 @@ class RowsGenerator:
         return torch.tanh(wave) if self._tanh else wave.clamp(-1.0, 1.0)
 
     def snakes(self) -> list[SnakeParameters]:
-        """One activation of each width that occurs."""
-        found = {stage.blocks[0][0].before.channels: stage.blocks[0][0].before for stage in self._stages}
-        return list({**found, self.last_snake.channels: self.last_snake}.values())
+        """One activation of each width that occurs; `last_snake` is as wide as the last stage's."""
+        return list({each.channels: each for each in (stage.blocks[0][0].before for stage in self._stages)}.values())
 
     def _run(self, stage: Stage, rows: Tensor, extent: Extent, dtype: torch.dtype) -> Tensor:
         """The mean of the blocks of a stage, for `rows` that lack the upsampling's bias."""

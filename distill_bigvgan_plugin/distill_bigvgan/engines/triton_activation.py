@@ -29,7 +29,7 @@ from distill_core.device import is_out_of_memory
 from distill_core.wording import on_one_line
 
 from .gpu_ops import Extent, OwnConvolution, SnakeParameters
-from .triton_convolution import GroupedConvolution
+from .triton_convolution import GroupedConvolution, check_countable
 
 _LANES = 256
 _WARPS = 4
@@ -39,8 +39,8 @@ _SEGMENTS = (16, 32, 64)
 _BUSY_LANES = 1 << 17
 """Lanes that keep a large GPU busy: shorter walks are taken rather than fewer lanes."""
 
-_MAX_ITEM = 2**31 - 4096
-"""Numbers in an item: their places, and those that the last program looks at beyond it, are counted in int32."""
+_BEYOND = 4095
+"""Numbers behind those of an item that its last program counts as well."""
 
 
 def interpreted() -> bool:
@@ -363,8 +363,7 @@ class TritonOps:
         _check(x, channels, extent, rows=(residual,), vectors=(bias, snake.frequency, snake.amplitude))
         walk = self.walk or Walk.suited(batch, padded, channels)
         segments = -(-padded // walk.rows)
-        if (batch * segments + 1) * channels + walk.lanes > _MAX_ITEM:
-            raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
+        check_countable((batch * segments + 1) * channels + walk.lanes + _BEYOND, x)
         out = torch.empty(x.shape, dtype=dtype, device=x.device)
         kept = torch.empty(x.shape, dtype=torch.float32, device=x.device) if keep else None
         walks = batch * segments
@@ -444,8 +443,7 @@ def _check(
     x: Tensor, channels: int, extent: Extent, *, rows: tuple[Tensor | None, ...], vectors: tuple[Tensor | None, ...]
 ) -> None:
     """A kernel reads memory as it is told: refuse what does not lie there as told."""
-    if x.shape[1] * channels > _MAX_ITEM:
-        raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
+    check_countable(x.shape[1] * channels + _BEYOND, x)
     for each in (x, *rows):
         if each is not None and (each.shape != x.shape or not each.is_contiguous() or each.device != x.device):
             raise ValueError(f"expected contiguous rows {list(x.shape)} on {x.device}, not {_described(each)}")

@@ -21,7 +21,6 @@ from .gpu_self_test import KERNEL_LIMITS, relative_error
 
 FEWEST_CHANNELS, FEW_CHANNELS = 16, 128
 FEWEST_WITH_DILATION = 256
-_MAX_ITEM = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,12 @@ def convolution_kernel(
     )
 
 
+def check_countable(most: int, x: Tensor) -> None:
+    """Kernels count in int32. `ValueError` for rows `x` of which they would have to count beyond it, up to `most`."""
+    if most > 2**31 - 1:
+        raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
+
+
 def suited_group(inputs: int, outputs: int, taps: int, dilation: int, dtype: torch.dtype) -> int | None:
     """How many rows to take as one; None where a library's convolution is faster."""
     fewest, most = sorted((inputs, outputs))
@@ -168,8 +173,7 @@ class GroupedConvolution:
             raise ValueError(f"expected contiguous rows of {self._inputs} in {taps.dtype} on {taps.device}")
         if length % self.multiple:
             raise ValueError(f"expected some {self.multiple} rows, not {length}")
-        if (length + len(taps) * self.multiple) * max(inputs, outputs) > _MAX_ITEM:
-            raise ValueError(f"{list(x.shape)} is more than the kernel can index: use a smaller chunk_frames")
+        check_countable((length + len(taps) * self.multiple) * max(inputs, outputs), x)
         out = torch.empty(batch, length, outputs, dtype=x.dtype, device=x.device)
         groups, tile = length // self._group, self._tile
         with torch.cuda.device_of(x):  # Triton launches on the current device, whatever the tensors' is
