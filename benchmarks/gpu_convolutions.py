@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS
-from distill_bigvgan.engines.gpu_generator import Convolution
-from distill_bigvgan.engines.gpu_ops import Ops
+from distill_core.engines.gpu.convolutions import Convolution
+from distill_core.engines.gpu.ops import Ops
 
 from .gpu_bandwidth import median, with_kernels
 
@@ -28,7 +28,7 @@ def measure(device: torch.device, *, frames: int, tiny: bool) -> dict[str, Any]:
     return with_kernels(lambda ops: _measured(ops, device, frames, tiny), device)
 
 
-def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
+def _measured(ops: Ops[Any], device: torch.device, frames: int, tiny: bool) -> dict[str, Any]:
     rows = []
     length, channels = frames, int(_CONFIG["upsample_initial_channel"])
     for rate in _CONFIG["upsample_rates"]:
@@ -43,7 +43,7 @@ def _measured(ops: Ops, device: torch.device, frames: int, tiny: bool) -> dict[s
     return {"convolutions": rows}
 
 
-def _rates(ops: Ops, x: Tensor, weight: Tensor, dilation: int, repeat: int) -> dict[str, float | None]:
+def _rates(ops: Ops[Any], x: Tensor, weight: Tensor, dilation: int, repeat: int) -> dict[str, float | None]:
     """Operations per second of each way, None where there is none."""
     ways = {
         "lines": Convolution(weight, None, dilation, x.dtype, x.device, in_columns=False),

@@ -36,9 +36,9 @@ class BigVGANVocoder(ModuleVocoder):
         return channels_last.build(self.model, dtype)
 
     def _cuda(self, precision: str) -> Accelerated:
-        from .engines.cuda import CudaEngine
+        from .engines import cuda
 
-        return CudaEngine(self.model, self.device, precision)
+        return cuda.engine(self.model, self.device, precision)
 
 
 def load(

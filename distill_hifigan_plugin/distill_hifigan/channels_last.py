@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from distill_core.engines import winograd
 from distill_core.engines.channels_last import Conv
@@ -16,30 +15,11 @@ from distill_core.engines.selection import Fast
 from distill_core.engines.streaming import StackFlow
 
 from ._vendor.hifigan.generator import FINAL_SLOPE, SLOPE
+from .leaky import LeakyReLU
+from .stages import stage_dtypes
 
 if TYPE_CHECKING:
     from ._vendor.hifigan import HiFiGAN
-
-FP32_STAGES = 1
-"""Stages at the end that are computed in fp32 whatever is asked for."""
-
-
-class LeakyReLU:
-    """As `residual_stack.Activation`."""
-
-    context = 0
-
-    def __init__(self, slope: float) -> None:
-        self._slope = slope
-
-    def __call__(self, x: Tensor, out: Tensor, before: int = 0, after: int = 0) -> Tensor:
-        if x.dtype == out.dtype:
-            return torch.ops.aten.leaky_relu.out(x, self._slope, out=out)  # type: ignore[no-any-return]
-        return F.leaky_relu_(out.copy_(x), self._slope)
-
-    def after(self, x: Tensor, branch: Tensor, total: Tensor, out: Tensor) -> None:
-        self(total.copy_(x).add_(branch), out)
-
 
 def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
     """`model`, its weights packed for oneDNN in `dtype`, float32 or bfloat16."""
@@ -61,10 +41,7 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
             for dilated, plain in zip(module.convs1, module.convs2, strict=True)
         ]
 
-    # The narrow stages at the end cost little, and what they round is heard as noise between the words.
-    dtypes = [dtype] * len(config.rates)
-    for i in range(max(1, len(dtypes) - FP32_STAGES), len(dtypes)):
-        dtypes[i] = torch.float32
+    dtypes = stage_dtypes(len(config.rates), dtype)
     ups: Any = model.ups
     blocks: Any = model.resblocks
     stages = [

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distill_core.card import Variant, VocoderCard
-from distill_core.engines.selection import Fast
+from distill_core.engines.selection import Accelerated, Fast
 from distill_core.module_vocoder import ModuleVocoder
 from distill_core.weights import load_checkpoint
 
@@ -35,6 +35,11 @@ class HiFiGANVocoder(ModuleVocoder):
         from . import channels_last
 
         return channels_last.build(self.model, dtype)
+
+    def _cuda(self, precision: str) -> Accelerated:
+        from . import cuda
+
+        return cuda.engine(self.model, self.device, precision)
 
 
 def load(

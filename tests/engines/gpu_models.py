@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, Activation1d, BigVGAN, Snake
+from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
+from distill_hifigan._vendor.hifigan import HiFiGAN
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -47,6 +49,14 @@ def tiny(seed: int = 0, channels: int = 8) -> BigVGAN:
     )
 
 
+def hifigan(version: str, *, channels: int = 32, **changes: Any) -> HiFiGAN:
+    """As `model`, of HiFi-GAN."""
+    torch.manual_seed(0)
+    generator = HiFiGAN({**HIFIGAN_CONFIGS[version], "upsample_initial_channel": channels, **changes})
+    generator.remove_weight_norm()
+    return generator.eval().requires_grad_(False)
+
+
 def randomise(act: Snake) -> None:
     """Frequencies and amplitudes about 1, different in every channel."""
     with torch.no_grad():
@@ -55,7 +65,7 @@ def randomise(act: Snake) -> None:
             parameter.copy_(logs if act.logscale else logs.exp())
 
 
-def mel(generator: BigVGAN, batch: int, frames: int, seed: int = 0) -> Tensor:
+def mel(generator: BigVGAN | HiFiGAN, batch: int, frames: int, seed: int = 0) -> Tensor:
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(batch, generator.config.num_mels, frames, generator=draw) * 2 - 4
 

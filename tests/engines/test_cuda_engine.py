@@ -1,4 +1,4 @@
-"""The GPU engine: its data flow on the CPU, its self-test against planted faults, and itself where a GPU is."""
+"""The GPU engine with BigVGAN: its data flow on the CPU, its self-test against planted faults, and on a GPU."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
-from distill_bigvgan.engines import cuda, cuda_graphs, gpu_self_test
-from distill_bigvgan.engines.cuda import CudaEngine
-from distill_bigvgan.engines.cuda_graphs import ReplayCache
-from distill_bigvgan.engines.gpu_generator import RowsGenerator, bytes_per_frame
-from distill_bigvgan.engines.gpu_ops import Extent, SnakeParameters, TorchOps
+from distill_bigvgan.engines import cuda
+from distill_bigvgan.engines.snake import SnakeParameters
 from distill_core.device import empty_caches
 from distill_core.engines.channels_last import EngineUnavailable
+from distill_core.engines.gpu import engine as gpu_engine
+from distill_core.engines.gpu import graphs, self_test
+from distill_core.engines.gpu.graphs import ReplayCache
+from distill_core.engines.gpu.ops import Extent, TorchOps
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
 
@@ -55,7 +56,7 @@ def vocode(run, mel: Tensor) -> Tensor:
 def test_rows_compute_what_the_model_does(number, name, dtype) -> None:
     width = 1 + number % 3
     model = gpu_models.model(name, channels=width << len(CONFIGS[name]["upsample_rates"]), seed=number)
-    generator = RowsGenerator(model, dtype=dtype, device=CPU, ops=TorchOps())
+    generator = cuda.rows(model, dtype=dtype, device=CPU, ops=TorchOps())
     for batch, frames in ((1, 1), (2, 3)) if dtype == torch.float32 else ((1, 2),):
         mel = gpu_models.mel(model, batch, frames)
         assert error(vocode(generator, mel), gpu_models.wave(model, mel)) <= LIMITS[dtype]
@@ -73,7 +74,7 @@ def test_rows_of_other_blocks_activations_and_odd_rates(choice) -> None:
         resblock_dilation_sizes=[[1, 4], [2]],
         **dict(zip(CHOICES, choice, strict=True)),
     )
-    generator = RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+    generator = cuda.rows(model, dtype=torch.float32, device=CPU, ops=TorchOps())
     for frames in (1, 2, 7, 31):
         mel = gpu_models.mel(model, 2, frames)
         assert error(vocode(generator, mel), gpu_models.wave(model, mel)) <= 1e-5
@@ -81,7 +82,7 @@ def test_rows_of_other_blocks_activations_and_odd_rates(choice) -> None:
 
 def test_a_batch_is_its_items() -> None:
     model = gpu_models.model("bigvgan_base_24khz_100band", channels=32)
-    generator = RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+    generator = cuda.rows(model, dtype=torch.float32, device=CPU, ops=TorchOps())
     mel = gpu_models.mel(model, 3, 9)
     together = vocode(generator, mel)
     for row in range(3):
@@ -92,18 +93,20 @@ def test_filters_that_the_closed_form_does_not_know_are_refused() -> None:
     model = gpu_models.tiny()
     model.activation_post.upsample.filter[0, 0, 2] += 1e-3
     with pytest.raises(ValueError, match="filters"):
-        RowsGenerator(model, dtype=torch.float32, device=CPU, ops=TorchOps())
+        cuda.rows(model, dtype=torch.float32, device=CPU, ops=TorchOps())
     with pytest.raises(EngineUnavailable, match="filters"):
-        CudaEngine(model, CPU, "fp32", ops=TorchOps())
+        cuda.engine(model, CPU, "fp32", ops=TorchOps())
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_widest_stage_decides_how_much_memory_a_frame_takes(name) -> None:
     model = gpu_models.model(name, channels=64)
     counted = CountingOps()
-    vocode(RowsGenerator(model, dtype=torch.float32, device=CPU, ops=counted), gpu_models.mel(model, 1, 4))
-    assert bytes_per_frame(model, torch.float32) == 4 * 4 * 6 * counted.largest
-    assert bytes_per_frame(model, torch.float16) < bytes_per_frame(model, torch.float32)
+    rows = {dtype: cuda.rows(model, dtype=dtype, device=CPU, ops=counted) for dtype in (torch.float32, torch.float16)}
+    each = {dtype: generator.bytes_per_frame() for dtype, generator in rows.items()}
+    vocode(rows[torch.float32], gpu_models.mel(model, 1, 4))
+    assert each[torch.float32] == 4 * 4 * 6 * counted.largest
+    assert each[torch.float16] < each[torch.float32]
 
 
 class CountingOps(TorchOps):
@@ -122,27 +125,27 @@ class CountingOps(TorchOps):
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_the_engine_reports_the_error_it_measured(precision) -> None:
     model = gpu_models.tiny()
-    engine = CudaEngine(model, CPU, precision, ops=TorchOps())
+    engine = cuda.engine(model, CPU, precision, ops=TorchOps())
     assert engine.precision == precision
     mel = gpu_models.mel(model, 2, 17)
     want = gpu_models.wave(model, mel)
-    assert error(vocode(engine, mel), want) <= LIMITS[cuda.DTYPES[precision]]
+    assert error(vocode(engine, mel), want) <= LIMITS[gpu_engine.DTYPES[precision]]
     assert any(f"{engine.error:.1e}" in note for note in engine.notes)
 
 
 @pytest.mark.parametrize("patience", [0.0, 600.0])
 def test_who_waits_for_the_compiler_is_told(patience, monkeypatch) -> None:
     told = threading.Event()
-    monkeypatch.setattr(cuda, "PATIENCE", patience)
-    monkeypatch.setattr(cuda.log, "warning", lambda words: told.set() if "compiled" in words else None)
-    checked = gpu_self_test.check
+    monkeypatch.setattr(gpu_engine, "PATIENCE", patience)
+    monkeypatch.setattr(gpu_engine.log, "warning", lambda words, *_: told.set() if "compiled" in words else None)
+    checked = self_test.check
 
     def check(*arguments):
         assert told.wait(60 if patience == 0 else 0) == (patience == 0)
         return checked(*arguments)
 
-    monkeypatch.setattr(gpu_self_test, "check", check)
-    CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
+    monkeypatch.setattr(self_test, "check", check)
+    cuda.engine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
     assert told.is_set() == (patience == 0)
     assert all(thread.finished.is_set() for thread in threading.enumerate() if isinstance(thread, threading.Timer))
 
@@ -162,7 +165,7 @@ class Faulty(TorchOps):
         if self.fault == "takes one snake for all channels":
             first = slice(None, 1)
             snake = SnakeParameters(
-                snake.frequency[first].expand(snake.channels), snake.amplitude[first].expand(snake.channels), snake.taps
+                snake.frequency[first].expand(x.shape[2]), snake.amplitude[first].expand(x.shape[2]), snake.taps
             )
         a, kept = super().activate(x, snake, extent, bias=bias, residual=residual, keep=keep, dtype=dtype)
         if self.fault == "misses the last row":
@@ -199,12 +202,12 @@ class Faulty(TorchOps):
 )
 def test_a_kernel_that_is_wrong_is_found_out(fault, precision) -> None:
     with pytest.raises(EngineUnavailable, match="self-test"):
-        CudaEngine(gpu_models.tiny(), CPU, precision, ops=Faulty(fault))
+        cuda.engine(gpu_models.tiny(), CPU, precision, ops=Faulty(fault))
 
 
 def test_a_kernel_that_fails_is_a_reason_in_one_line() -> None:
     with pytest.raises(EngineUnavailable, match="no kernel image is available") as caught:
-        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=Faulty("raises"))
+        cuda.engine(gpu_models.tiny(), CPU, "fp32", ops=Faulty("raises"))
     assert "\n" not in str(caught.value)
 
 
@@ -221,7 +224,7 @@ def test_where_triton_cannot_build_its_launcher_the_reason_says_what_to_install(
 
     monkeypatch.setattr(TorchOps, "activate", fail)
     with pytest.raises(EngineUnavailable, match=r"install gcc and Python's headers \(python3-dev\)"):
-        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
+        cuda.engine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
 
 
 def test_a_wrong_convolution_is_found_out(monkeypatch) -> None:
@@ -233,16 +236,16 @@ def test_a_wrong_convolution_is_found_out(monkeypatch) -> None:
 
     monkeypatch.setattr(torch.nn.functional, "conv2d", shifted)
     with pytest.raises(EngineUnavailable, match="waveform"):
-        CudaEngine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
+        cuda.engine(gpu_models.tiny(), CPU, "fp32", ops=TorchOps())
 
 
 def test_auto_takes_the_first_precision_that_works_and_says_what_it_passed_over() -> None:
-    assert CudaEngine(gpu_models.tiny(), CPU, "auto", ops=TorchOps()).precision == "fp16"
-    engine = CudaEngine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises in fp16"))
+    assert cuda.engine(gpu_models.tiny(), CPU, "auto", ops=TorchOps()).precision == "fp16"
+    engine = cuda.engine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises in fp16"))
     assert engine.precision == "bf16"
     assert any("fp16" in note and "no kernel image" in note for note in engine.notes)
     with pytest.raises(EngineUnavailable, match="fp16.*bf16.*fp32"):
-        CudaEngine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises"))
+        cuda.engine(gpu_models.tiny(), CPU, "auto", ops=Faulty("raises"))
 
 
 def test_what_overflows_fp16_is_computed_again_in_fp32() -> None:
@@ -250,9 +253,9 @@ def test_what_overflows_fp16_is_computed_again_in_fp32() -> None:
     model.conv_pre.bias += 3e4  # rows within fp16's range that the next convolution takes beyond it
     model.ups[0][0].weight *= 100
     model.conv_post.weight /= 1e6
-    engine = CudaEngine(gpu_models.tiny(), CPU, "fp16", ops=TorchOps())
+    engine = cuda.engine(gpu_models.tiny(), CPU, "fp16", ops=TorchOps())
     engine._model = model
-    engine._generator = RowsGenerator(model, dtype=torch.float16, device=CPU, ops=TorchOps())
+    engine._generator = cuda.rows(model, dtype=torch.float16, device=CPU, ops=TorchOps())
     mel = gpu_models.mel(model, 1, 5)
     assert not bool(vocode(engine._generator, mel).isfinite().all())
     with torch.inference_mode():
@@ -262,7 +265,7 @@ def test_what_overflows_fp16_is_computed_again_in_fp32() -> None:
 
 def test_the_callers_autocast_is_left_outside() -> None:
     model = gpu_models.tiny()
-    engine, mel = CudaEngine(model, CPU, "fp32", ops=TorchOps()), gpu_models.mel(model, 1, 9)
+    engine, mel = cuda.engine(model, CPU, "fp32", ops=TorchOps()), gpu_models.mel(model, 1, 9)
     want = vocode(engine, mel)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(vocode(engine, mel), want)
@@ -271,7 +274,7 @@ def test_the_callers_autocast_is_left_outside() -> None:
 def test_the_model_stays_where_and_as_it_was() -> None:
     model = gpu_models.tiny()
     before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in model.state_dict().items()}
-    vocode(CudaEngine(model, CPU, "fp16", ops=TorchOps()), gpu_models.mel(model, 1, 3))
+    vocode(cuda.engine(model, CPU, "fp16", ops=TorchOps()), gpu_models.mel(model, 1, 3))
     for name, tensor in model.state_dict().items():
         assert tensor.data_ptr() == before[name][0]
         assert torch.equal(tensor, before[name][1])
@@ -282,7 +285,7 @@ def test_the_model_stays_where_and_as_it_was() -> None:
 
 def test_a_device_that_is_no_cuda_device_is_refused() -> None:
     with pytest.raises(EngineUnavailable, match="not on cpu"):
-        CudaEngine(gpu_models.tiny(), CPU, "fp32")
+        cuda.engine(gpu_models.tiny(), CPU, "fp32")
 
 
 @pytest.fixture
@@ -308,19 +311,19 @@ def pretended_card(monkeypatch):
 )
 def test_old_cards_and_rocm_get_a_reason(pretended_card, capability, version, precision, words) -> None:
     with pytest.raises(EngineUnavailable, match=words):
-        CudaEngine(gpu_models.tiny(), pretended_card(capability, version), precision)
+        cuda.engine(gpu_models.tiny(), pretended_card(capability, version), precision)
 
 
 def test_without_triton_the_reason_says_where_it_comes_from(pretended_card, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "distill_bigvgan.engines.triton_activation", raising=False)
+    monkeypatch.delitem(sys.modules, "distill_bigvgan.engines.triton_snake", raising=False)
     with pytest.raises(EngineUnavailable, match=r"Triton cannot be imported.*pip install triton"):
-        CudaEngine(gpu_models.tiny(), pretended_card((9, 0)), "fp32")
+        cuda.engine(gpu_models.tiny(), pretended_card((9, 0)), "fp32")
 
 
 @pytest.mark.parametrize(("free", "frames"), [(80e9, 2048), (1e9, 1000), (100e6, 100), (1e6, 64), (0, 64)])
 def test_the_chunk_follows_the_free_memory(free, frames) -> None:
-    assert cuda.suited_chunk(int(free), 500_000) == frames
+    assert gpu_engine.suited_chunk(int(free), 500_000) == frames
 
 
 # Graphs, with a recorder that stands in for CUDA's
@@ -392,7 +395,7 @@ def test_lengths_that_come_and_go_are_not_recorded_over_and_over(lengths: list[i
     cache = ReplayCache(double, recorder=recorder)
     for frames in lengths:
         assert torch.equal(cache(shaped(frames + 1)), double(shaped(frames + 1)))
-    assert len(recorder.recorded) <= cuda_graphs.MOST_GRAPHS + len(lengths) / 16
+    assert len(recorder.recorded) <= graphs.MOST_GRAPHS + len(lengths) / 16
 
 
 def test_mels_of_like_lengths_share_a_recording() -> None:
@@ -407,10 +410,10 @@ def test_mels_of_like_lengths_share_a_recording() -> None:
 def test_a_mel_becomes_longer_by_an_eighth_at_most_and_only_a_little_longer_if_it_is_short() -> None:
     for multiple in (1, 15):
         for frames in range(1, 1200):
-            there = cuda_graphs.places(frames, multiple)
+            there = graphs.places(frames, multiple)
             assert there % multiple == 0
             assert frames <= there < max(frames + multiple, frames * 1.125 + multiple)
-    assert len({cuda_graphs.places(frames, 15) for frames in range(1, cuda_graphs.MOST_FRAMES + 1)}) <= 25
+    assert len({graphs.places(frames, 15) for frames in range(1, graphs.MOST_FRAMES + 1)}) <= 25
 
 
 def test_what_overflows_says_nothing_of_graphs() -> None:
@@ -500,7 +503,7 @@ def test_one_graph_is_captured_at_a_time_whichever_vocoder_it_is_for(monkeypatch
     def asks(mel: Tensor, frames: Tensor) -> Tensor:
         if card.current is not mine:
             with ThreadPoolExecutor(1) as other:
-                free.append(other.submit(cuda_graphs._capturing.acquire, blocking=False).result())
+                free.append(other.submit(graphs._capturing.acquire, blocking=False).result())
         return double(mel)
 
     cache = ReplayCache(asks)
@@ -509,8 +512,8 @@ def test_one_graph_is_captured_at_a_time_whichever_vocoder_it_is_for(monkeypatch
     assert cache.trouble is None
     assert free == [False, False]  # to warm up, and to capture
     with ThreadPoolExecutor(1) as other:
-        assert other.submit(cuda_graphs._capturing.acquire, blocking=False).result()
-        other.submit(cuda_graphs._capturing.release).result()
+        assert other.submit(graphs._capturing.acquire, blocking=False).result()
+        other.submit(graphs._capturing.release).result()
 
 
 def test_a_pool_is_not_taken_again_when_its_last_graph_is_gone(monkeypatch) -> None:
@@ -573,7 +576,7 @@ def large() -> BigVGAN:
 @needs_gpu
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
 def test_the_engine_on_this_gpu(large, precision, limit) -> None:
-    engine = CudaEngine(large, torch.device("cuda:0"), precision)
+    engine = cuda.engine(large, torch.device("cuda:0"), precision)
     for batch, frames in ((1, 1), (2, 13), (1, 100), (1, 700)):
         mel = gpu_models.mel(large, batch, frames)
         want = gpu_models.wave(large.double(), mel.double())
@@ -585,7 +588,7 @@ def test_the_engine_on_this_gpu(large, precision, limit) -> None:
 
 @needs_gpu
 def test_a_hundred_calls_do_not_grow(large) -> None:
-    engine = CudaEngine(large, torch.device("cuda:0"), "fp16")
+    engine = cuda.engine(large, torch.device("cuda:0"), "fp16")
     sizes = [(1, 50), (2, 64), (1, 333), (4, 100), (1, 1000), *((1, 20 + n) for n in range(15))]
     peaks = []
     for number in range(200):
@@ -598,7 +601,7 @@ def test_a_hundred_calls_do_not_grow(large) -> None:
 @needs_gpu
 def test_graphs_come_and_go_on_this_gpu(large) -> None:
     """Their pool is shared, runs empty, and is begun anew."""
-    generator = CudaEngine(large, torch.device("cuda:0"), "fp32")._generator
+    generator = cuda.engine(large, torch.device("cuda:0"), "fp32")._generator
     cache = ReplayCache(generator.padded, multiple=generator.multiple, most_graphs=2)
     for frames in (20, 21, 31, 32, *[50] * 17, 20, 31, 51):
         mel = gpu_models.mel(large, 1, frames).cuda()
@@ -627,7 +630,7 @@ def test_a_capture_that_fails_on_this_gpu_leaves_the_thread_as_it_was() -> None:
 
 @needs_gpu
 def test_two_streams_and_two_threads_share_an_engine(large) -> None:
-    engine, turn = CudaEngine(large, torch.device("cuda:0"), "fp32"), threading.Lock()
+    engine, turn = cuda.engine(large, torch.device("cuda:0"), "fp32"), threading.Lock()
     mels = [gpu_models.mel(large, 1, 40, seed).cuda() for seed in range(2)]
     want = [vocode(engine, mel) for mel in mels]
     torch.cuda.synchronize()

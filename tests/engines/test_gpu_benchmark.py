@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_bandwidth
-from distill_bigvgan.engines.gpu_ops import TorchOps
 from distill_core.engines import selection
+from distill_core.engines.gpu.ops import TorchOps
 
-WAYS = ["nvidia", "nvidia-fp16", "nvidia-fused", "ours-fp32", "ours-fp16", "ours-bf16"]
+WAYS = ["peer", "peer-fp16", "nvidia-fused", "ours-fp32", "ours-fp16", "ours-bf16"]
 
 
 def test_a_tiny_run_on_the_cpu_gives_the_whole_table(tmp_path, capsys) -> None:
@@ -29,18 +29,18 @@ def test_a_tiny_run_on_the_cpu_gives_the_whole_table(tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     assert "no GPU is measured" in printed
     results = json.loads(figures.read_text())
-    assert [row["way"] for row in results["ways"]] == WAYS * 2
+    assert [row["way"] for row in results["ways"]] == WAYS * 3
     for row in results["ways"]:
         assert f"| {row['label']} |" in printed
         if row["way"] in ("nvidia-fused", "ours-fp16"):
-            assert "CUDA" in row["reason"] or "installed" in row["reason"] or "fp16" in row["reason"]
+            assert any(word in row["reason"] for word in ("CUDA", "installed", "fp16", "HiFi-GAN"))
         elif row["way"] == "ours-bf16" and (emulated := selection.why_not_on_cpu("bf16", "auto")):
             assert row["reason"] == emulated
         elif "reason" in row:
-            assert row["way"].startswith("nvidia"), row["reason"]
+            assert row["way"].startswith("peer"), row["reason"]
             assert "not installed" in row["reason"] or "not import" in row["reason"]
         else:
-            assert row["error"] <= (1e-5 if row["way"].endswith("32") or row["way"] == "nvidia" else 5e-2)
+            assert row["error"] <= (1e-5 if row["way"].endswith("32") or row["way"] == "peer" else 5e-2)
             assert list(row["cells"]) == ["1 x 4", "1 x 9", "2 x 4", "2 x 9"]
             assert all(cell["seconds"] > 0 and cell["real_time"] > 0 for cell in row["cells"].values())
     assert len(results["bandwidth"]["kernels"]) == 12
@@ -60,7 +60,7 @@ def test_without_a_gpu_it_says_so_and_how_to_try_it_out(capsys) -> None:
 
 
 def test_what_runs_out_of_memory_is_a_cell_of_the_table() -> None:
-    subject = gpu.random_subject("24 kHz", gpu.MODELS["24 kHz"], torch.device("cpu"), tiny=True)
+    subject = gpu.random_subject("24 kHz", torch.device("cpu"), tiny=True)
 
     def run(mel: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -69,7 +69,7 @@ def test_what_runs_out_of_memory_is_a_cell_of_the_table() -> None:
 
 
 def test_what_was_measured_before_a_card_gave_up_is_written(tmp_path, monkeypatch) -> None:
-    rows = [{"model": "24 kHz", "way": "ours-fp32", "label": "distill-bigvgan, fp32", "cells": {}, "error": 1e-6}]
+    rows = [{"model": "24 kHz", "way": "ours-fp32", "label": "distill, fp32", "cells": {}, "error": 1e-6}]
 
     def measured(subject, args):
         if subject.name != "24 kHz":
@@ -95,7 +95,7 @@ def test_the_kernels_are_measured_on_their_card_or_there_is_a_reason(monkeypatch
 
     monkeypatch.setattr(torch.cuda, "device", entered)
     monkeypatch.setattr(gpu_bandwidth, "_measured", fails)
-    monkeypatch.setitem(sys.modules, "distill_bigvgan.engines.triton_activation", SimpleNamespace(TritonOps=TorchOps))
+    monkeypatch.setitem(sys.modules, "distill_bigvgan.engines.triton_snake", SimpleNamespace(TritonSnakeOps=TorchOps))
     figures = gpu_bandwidth.measure(torch.device("cuda:1"), frames=4, tiny=True)
     assert "RuntimeError: Failed to find C compiler." in gpu_bandwidth.table(figures)
     assert current == [torch.device("cuda:1")]

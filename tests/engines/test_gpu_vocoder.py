@@ -9,12 +9,13 @@ import torch
 
 from distill_bigvgan._vendor.bigvgan import BigVGAN
 from distill_bigvgan.bigvgan_vocoder import BigVGANVocoder
-from distill_bigvgan.engines.cuda import CudaEngine
-from distill_bigvgan.engines.gpu_ops import TorchOps
+from distill_bigvgan.engines import cuda
 from distill_bigvgan.variants import VARIANTS
 from distill_core.adapted import AdaptedVocoder
 from distill_core.engines import selection
 from distill_core.engines.channels_last import EngineUnavailable
+from distill_core.engines.gpu.engine import CudaEngine
+from distill_core.engines.gpu.ops import TorchOps
 from distill_core.errors import EngineError
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
@@ -31,6 +32,10 @@ class Engine(CudaEngine):
     chunk_frames = 777
 
 
+def engine(model: BigVGAN, precision: str, ops: TorchOps) -> Engine:
+    return Engine(model, lambda dtype: cuda.rows(model, dtype=dtype, device=CPU, ops=ops), CPU, precision)
+
+
 class Pretending(BigVGANVocoder):
     """On a CPU, with the engine that would run on CUDA; `trouble` is why that engine is not to be had."""
 
@@ -39,7 +44,7 @@ class Pretending(BigVGANVocoder):
     def _cuda(self, precision: str):
         if self.trouble:
             raise EngineUnavailable(self.trouble)
-        return Engine(self.model, CPU, precision, ops=TorchOps())
+        return engine(self.model, precision, TorchOps())
 
     def pretend(self):
         self._home = torch.device("cuda:0")
@@ -112,7 +117,7 @@ class PretendingHere(Pretending):
     """So that its mels are on the device of the engine."""
 
     def _cuda(self, precision: str):
-        return Engine(self.model, CPU, precision, ops=FailsOnLong())
+        return engine(self.model, precision, FailsOnLong())
 
     def pretend(self):
         super().pretend()

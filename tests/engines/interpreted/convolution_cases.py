@@ -1,4 +1,4 @@
-"""The Triton convolution against torch's. Run by test_triton_activation.py, in a process of its own."""
+"""The Triton convolution against torch's. Run by test_triton_kernels.py, in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_bigvgan.engines.triton_convolution import GroupedConvolution, suited_group
+from distill_core.engines.gpu.triton_convolution import GroupedConvolution, suited_group
 from tests.engines.gpu_models import error
 
 LIMIT = 5e-4

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, BigVGAN
-from distill_bigvgan.engines.cuda import DTYPES, CudaEngine
-from distill_bigvgan.engines.gpu_generator import RowsGenerator
-from distill_bigvgan.engines.gpu_ops import TorchOps
-from distill_bigvgan.engines.triton_activation import TritonOps, Walk
-from distill_bigvgan.engines.triton_convolution import GroupedConvolution
+from distill_bigvgan.engines import cuda
+from distill_bigvgan.engines.triton_snake import TritonSnakeOps, Walk
+from distill_core.engines.gpu.engine import DTYPES
+from distill_core.engines.gpu.ops import TorchOps
+from distill_core.engines.gpu.triton_convolution import GroupedConvolution
 from tests.engines import gpu_models
 from tests.engines.gpu_models import CPU, error
 
@@ -29,11 +29,11 @@ class EachOnce:
         self.kinds: set[object] = set()
         self.convolutions = 0
 
-    def _ops(self, *kind: object) -> TritonOps | TorchOps:
+    def _ops(self, *kind: object) -> TritonSnakeOps | TorchOps:
         if kind in self.kinds:
             return TorchOps()
         self.kinds.add(kind)
-        return TritonOps(WALK)
+        return TritonSnakeOps(WALK)
 
     def activate(self, x, snake, extent, *, bias=None, residual=None, keep=False, dtype):
         ops = self._ops("activate", x.shape, x.dtype, bias is None, getattr(residual, "dtype", None), keep, dtype)
@@ -52,8 +52,8 @@ class EachOnce:
         return own
 
 
-def check(model: BigVGAN, ops: TritonOps | EachOnce, dtype: torch.dtype, batch: int, frames: int) -> None:
-    generator = RowsGenerator(model, dtype=dtype, device=CPU, ops=ops)
+def check(model: BigVGAN, ops: TritonSnakeOps | EachOnce, dtype: torch.dtype, batch: int, frames: int) -> None:
+    generator = cuda.rows(model, dtype=dtype, device=CPU, ops=ops)
     mel = gpu_models.mel(model, batch, frames)
     with torch.inference_mode():
         got = generator(mel)
@@ -89,7 +89,7 @@ def test_other_blocks_and_activations_with_nothing_but_kernels() -> None:
         resblock_kernel_sizes=[3, 5],
         resblock_dilation_sizes=[[1], [2, 6]],
     )
-    check(model, TritonOps(WALK), torch.float32, batch=1, frames=3)
+    check(model, TritonSnakeOps(WALK), torch.float32, batch=1, frames=3)
 
 
 @pytest.mark.parametrize("wrong", ["off", "raises"])
@@ -100,11 +100,11 @@ def test_convolutions_that_fail_their_trial_are_left_to_the_library(wrong, monke
         return torch.zeros(*x.shape[:2], 16, dtype=x.dtype)
 
     monkeypatch.setattr(GroupedConvolution, "__call__", fails)
-    engine = CudaEngine(gpu_models.tiny(channels=32), CPU, "fp16", ops=TritonOps(WALK))
+    engine = cuda.engine(gpu_models.tiny(channels=32), CPU, "fp16", ops=TritonSnakeOps(WALK))
     assert any("run by cuDNN" in note and ("is off by" in note or "shared" in note) for note in engine.notes)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_the_self_test_passes(precision) -> None:
-    engine = CudaEngine(gpu_models.tiny(), CPU, precision, ops=TritonOps(WALK))
+    engine = cuda.engine(gpu_models.tiny(), CPU, precision, ops=TritonSnakeOps(WALK))
     assert 0 < engine.error <= LIMITS[DTYPES[precision]]

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .gpu_self_test import KERNEL_LIMITS, relative_error
+from .self_test import KERNEL_LIMITS, relative_error
 
 FEWEST_CHANNELS, FEW_CHANNELS = 16, 128
 FEWEST_WITH_DILATION = 256

@@ -19,9 +19,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from distill_core.wording import on_one_line
-
-from .gpu_generator import Padded, run_padded
+from ...wording import on_one_line
+from .generator import Padded, run_padded
 
 log = logging.getLogger(__name__)
 

@@ -1,58 +1,34 @@
-"""What the GPU engine computes besides a library's convolutions: operations on rows, and their plain torch form.
+"""What a GPU engine computes besides a library's convolutions: operations on rows, and their plain torch form.
 
-The Triton kernels do the same in one pass each; this form says what that is, and lets the whole engine run
-where there is neither a GPU nor Triton.
+Kernels do the same in one pass each; this form says what that is, and lets a whole engine run where there is neither
+a GPU nor Triton.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._vendor.bigvgan import Activation1d, kaiser_sinc_taps
-
-_TAPS = len(kaiser_sinc_taps())
-_TAP_TOLERANCE = 1e-6
-"""Taps of a checkpoint may differ by their own rounding between filters and between mirrored places."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-@dataclass(frozen=True)
-class SnakeParameters:
-    """An anti-aliased activation, ready to use: `u + amplitude * sin²(pi * frequency * u)` between two filters.
+class Activation(Protocol):
+    """The parameters of a model's activation, and what it computes."""
 
-    `frequency` and `amplitude` are [C] in fp32; `taps` is one half of the symmetric filter, outermost first.
-    """
+    def plain(self, rows: Tensor) -> Tensor:
+        """The activation of signals [B, L, C] from end to end, fp32 to fp32, in plain torch."""
 
-    frequency: Tensor
-    amplitude: Tensor
-    taps: tuple[float, ...]
-
-    @property
-    def channels(self) -> int:
-        return self.frequency.shape[0]
-
-    @classmethod
-    def of(cls, activation: Activation1d, device: torch.device) -> SnakeParameters:
-        """From the vendored module. `ValueError` if its two filters are not one symmetric filter of 12 taps."""
-        up = activation.upsample.filter.detach().double().flatten()
-        down = activation.downsample.lowpass.filter.detach().double().flatten()
-        limit = _TAP_TOLERANCE * float(up.abs().max())
-        if len(up) != _TAPS or len(down) != _TAPS or not _close(up, down, limit) or not _close(up, up.flip(0), limit):
-            raise ValueError("the checkpoint's resampling filters are not the symmetric ones of 12 taps")
-        frequency, amplitude = (c.detach().double().flatten() for c in activation.act.coefficients())
-        return cls(
-            (frequency / torch.pi).to(device, torch.float32),
-            amplitude.to(device, torch.float32),
-            tuple(((up + up.flip(0)) / 2)[: _TAPS // 2].tolist()),
-        )
+    def to(self, device: torch.device) -> Self:
+        """The same with its tensors there."""
 
 
-def _close(a: Tensor, b: Tensor, limit: float) -> bool:
-    return bool(((a - b).abs() <= limit).all())  # a NaN is close to nothing
+A = TypeVar("A", bound=Activation)
+A_contra = TypeVar("A_contra", bound=Activation, contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -89,7 +65,7 @@ class OwnConvolution(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-class Ops(Protocol):
+class Ops(Protocol[A_contra]):
     """The operations on rows [B, P, C]. Inputs in fp32, fp16 or bf16; arithmetic in fp32.
 
     Behind the signals a result is zero, whatever the inputs are there.
@@ -103,8 +79,9 @@ class Ops(Protocol):
     def activate(
         self,
         x: Tensor,
-        snake: SnakeParameters,
+        activation: A_contra,
         extent: Extent,
+        /,
         *,
         bias: Tensor | None = None,
         residual: Tensor | None = None,
@@ -138,7 +115,7 @@ class TorchOps:
     def activate(
         self,
         x: Tensor,
-        snake: SnakeParameters,
+        activation: Activation,
         extent: Extent,
         *,
         bias: Tensor | None = None,
@@ -152,14 +129,9 @@ class TorchOps:
             s = s + bias
         if residual is not None:
             s = s + residual[:, :length]
-        channels = s.shape[-1]
-        taps = s.new_tensor([*snake.taps, *reversed(snake.taps)]).expand(channels, 1, _TAPS)
-        u = F.pad(s.transpose(1, 2), (3, 3), mode="replicate")
-        u = F.conv_transpose1d(u, 2 * taps, stride=2, padding=_TAPS - 1, groups=channels)
-        u = u + snake.amplitude[:, None] * torch.sin(torch.pi * snake.frequency[:, None] * u).square()
-        u = F.conv1d(F.pad(u, (5, 6), mode="replicate"), taps, stride=2, groups=channels)
         behind = (0, 0, 0, x.shape[1] - length)
-        return F.pad(u.transpose(1, 2).to(dtype), behind).contiguous(), F.pad(s, behind) if keep else None
+        made = F.pad(activation.plain(s).to(dtype), behind).contiguous()
+        return made, F.pad(s, behind) if keep else None
 
     def accumulate(
         self,

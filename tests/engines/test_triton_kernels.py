@@ -19,7 +19,7 @@ compiled_only = pytest.mark.skipif(
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-@pytest.mark.parametrize("cases", ["activation_cases.py", "convolution_cases.py"])
+@pytest.mark.parametrize("cases", ["snake_cases.py", "convolution_cases.py"])
 def test_the_kernels_in_tritons_interpreter(cases) -> None:
     gpu_models.run_interpreted(cases)
 
@@ -47,7 +47,7 @@ def compiled_for(
 @pytest.mark.parametrize(("dtype", "residual"), [("fp16", None), ("bf16", "fp32")])
 def test_the_activation_compiles_for_cards_that_are_not_here(capability, dtype, residual, tmp_path) -> None:
     """To machine code, with nothing in local or shared memory, and loads of more than one channel."""
-    from distill_bigvgan.engines.triton_activation import activation_kernel
+    from distill_bigvgan.engines.triton_snake import activation_kernel
 
     constants = {"C": 24, "HAS_BIAS": True, "HAS_RESIDUAL": residual is not None, "KEEP_SUM": residual is not None}
     constants |= {"LANES": 256, "COSINE": True}
@@ -63,6 +63,24 @@ def test_the_activation_compiles_for_cards_that_are_not_here(capability, dtype, 
     assert len(kernel.asm["cubin"]) > 1000
 
 
+@compiled_only
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize(("dtype", "residual"), [("fp16", None), ("bf16", "fp32")])
+def test_hifigans_activation_compiles_for_cards_that_are_not_here(capability, dtype, residual) -> None:
+    """With loads and stores of 16 bytes wherever a program is not at the end of a signal."""
+    from distill_hifigan.triton_leaky import leaky_kernel
+
+    constants = {"C": 32, "HAS_BIAS": True, "HAS_RESIDUAL": residual is not None, "KEEP_SUM": residual is not None}
+    types = {name: "*fp32" if name.endswith("_ptr") else "i32" for name in leaky_kernel.arg_names}
+    types |= {"x_ptr": f"*{dtype}", "out_ptr": f"*{dtype}", "residual_ptr": f"*{residual or dtype}"}
+    types |= {"frames_ptr": "*i32", "slope": "fp32"}
+    kernel = compiled_for(capability, leaky_kernel, constants | {"BLOCK": 1024}, types, num_warps=4)
+    ptx = kernel.asm["ptx"]
+    assert ".local" not in ptx
+    assert ptx.count("ld.global.v4.b32") >= (3 if residual else 1)
+    assert ptx.count("st.global.v4.b32") >= (3 if residual else 1)
+
+
 SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 """Bytes that a program may have."""
 
@@ -72,7 +90,7 @@ SHARED_MEMORY = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10}
 @pytest.mark.parametrize(("channels", "group"), [(24, 4), (48, 1), (48, 2), (96, 1), (384, 1), (768, 1)])
 def test_the_convolution_compiles_for_cards_that_are_not_here(capability, channels, group) -> None:
     """To products on tensor cores, of rows and weights that are copied 16 bytes at a time."""
-    from distill_bigvgan.engines.triton_convolution import Tile, convolution_kernel
+    from distill_core.engines.gpu.triton_convolution import Tile, convolution_kernel
 
     tile = Tile.suited(group * channels, group * channels)
     constants = {"INPUTS": channels, "OUTPUTS": channels, "GROUP": group}
@@ -94,7 +112,7 @@ def test_the_convolution_compiles_for_cards_that_are_not_here(capability, channe
     ("channels", "taps", "dilation"), [(24, 11, 5), (48, 3, 1), (48, 7, 3), (96, 11, 1), (384, 3, 5), (768, 3, 3)]
 )
 def test_the_convolution_on_this_gpu(channels, taps, dilation, dtype) -> None:
-    from distill_bigvgan.engines.triton_convolution import GroupedConvolution
+    from distill_core.engines.gpu.triton_convolution import GroupedConvolution
 
     draw = torch.Generator().manual_seed(1)
     weight = torch.randn(channels, channels, taps, generator=draw).to("cuda", dtype)
@@ -112,8 +130,9 @@ def test_the_convolution_on_this_gpu(channels, taps, dilation, dtype) -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 24), (2, 37, 3), (1, 4099, 96), (3, 1024, 768)])
 def test_the_kernels_on_this_gpu(dtype, shape) -> None:
     from distill_bigvgan._vendor.bigvgan import Activation1d, SnakeBeta
-    from distill_bigvgan.engines.gpu_ops import Extent, SnakeParameters, TorchOps
-    from distill_bigvgan.engines.triton_activation import TritonOps
+    from distill_bigvgan.engines.snake import SnakeParameters
+    from distill_bigvgan.engines.triton_snake import TritonSnakeOps
+    from distill_core.engines.gpu.ops import Extent, TorchOps
 
     device, channels = torch.device("cuda"), shape[-1]
     module = Activation1d(SnakeBeta(channels, logscale=True))
@@ -125,7 +144,7 @@ def test_the_kernels_on_this_gpu(dtype, shape) -> None:
     want = TorchOps().activate(
         x, SnakeParameters.of(module, gpu_models.CPU), extent, bias=bias, residual=stream, keep=True, dtype=dtype
     )
-    got = TritonOps().activate(
+    got = TritonSnakeOps().activate(
         x.to(device),
         SnakeParameters.of(module, device),
         Extent(extent.frames.to(device)),

@@ -17,7 +17,6 @@ sum: the residual stream then costs no pass of its own. All arithmetic is in fp3
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -25,27 +24,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distill_core.device import is_out_of_memory
-from distill_core.wording import on_one_line
+from distill_core.engines.gpu.engine import interpreted
+from distill_core.engines.gpu.ops import Extent
+from distill_core.engines.gpu.triton_convolution import check_countable
+from distill_core.engines.gpu.triton_rows import BEYOND, WARPS, TritonOps, check_rows
 
-from .gpu_ops import Extent, OwnConvolution, SnakeParameters
-from .triton_convolution import GroupedConvolution, check_countable
+from .snake import SnakeParameters
 
 _LANES = 256
-_WARPS = 4
 _SEGMENTS = (16, 32, 64)
 """Rows that a lane walks. Each walk computes six pairs of samples that its neighbour computes too."""
 
 _BUSY_LANES = 1 << 17
 """Lanes that keep a large GPU busy: shorter walks are taken rather than fewer lanes."""
-
-_BEYOND = 4095
-"""Numbers behind those of an item that its last program counts as well."""
-
-
-def interpreted() -> bool:
-    """True where Triton was imported with TRITON_INTERPRET=1: kernels then run on the CPU, in numpy."""
-    return os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
 
 
 @triton.jit
@@ -281,34 +272,6 @@ def activation_kernel(
             q += 1
 
 
-@triton.jit(do_not_specialize=["each", "padded", "channels"])
-def accumulate_kernel(
-    x_ptr,
-    residual_ptr,
-    bias_ptr,
-    total_ptr,
-    out_ptr,
-    frames_ptr,
-    each,
-    padded,
-    channels,
-    scale,
-    HAS_TOTAL: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """`(total + x + bias + residual) * scale`, element by element over [B, P, C]; zeros behind the signals."""
-    start = tl.program_id(0) * BLOCK
-    place = start + tl.arange(0, BLOCK)
-    index = tl.program_id(1).to(tl.int64) * padded * channels + place
-    own = place < tl.load(frames_ptr) * each * channels
-    s = tl.load(x_ptr + index, mask=own, other=0.0).to(tl.float32)
-    s += tl.load(residual_ptr + index, mask=own, other=0.0).to(tl.float32)
-    s += tl.load(bias_ptr + place % channels, mask=own, other=0.0)
-    if HAS_TOTAL:
-        s += tl.load(total_ptr + index, mask=own, other=0.0).to(tl.float32)
-    tl.store(out_ptr + index, (s * scale).to(out_ptr.dtype.element_ty), mask=place < padded * channels)
-
-
 @dataclass(frozen=True)
 class Walk:
     """How the kernel cuts the time axis: rows that a lane walks, a multiple of eight, and lanes of one program."""
@@ -329,23 +292,20 @@ class Walk:
         return cls(_SEGMENTS[0])
 
 
-class TritonOps:
-    """`Ops` by the kernels above.
+class TritonSnakeOps(TritonOps):
+    """`TritonOps` with the activation above.
 
     Args:
         walk: how to cut the time axis; by default what suits each size.
         cosine: whether half-precision results are made with the card's own cosine, which the interpreter has not.
 
-    Attributes:
-        trouble: see `Ops`.
-
     Raises:
-        ValueError: rows that are not contiguous or not on one device; an item of 2^31 elements or more.
+        ValueError: as `TritonOps`.
     """
 
     def __init__(self, walk: Walk | None = None, *, cosine: bool | None = None) -> None:
+        super().__init__(None if walk is None else walk.lanes)
         self.walk = walk
-        self.trouble: str | None = None
         self._cosine = not interpreted() if cosine is None else cosine
 
     def activate(
@@ -360,10 +320,10 @@ class TritonOps:
         dtype: torch.dtype,
     ) -> tuple[Tensor, Tensor | None]:
         batch, padded, channels = x.shape
-        _check(x, channels, extent, rows=(residual,), vectors=(bias, snake.frequency, snake.amplitude))
+        check_rows(x, extent, rows=(residual,), vectors=(bias, snake.frequency, snake.amplitude))
         walk = self.walk or Walk.suited(batch, padded, channels)
         segments = -(-padded // walk.rows)
-        check_countable((batch * segments + 1) * channels + walk.lanes + _BEYOND, x)
+        check_countable((batch * segments + 1) * channels + walk.lanes + BEYOND, x)
         out = torch.empty(x.shape, dtype=dtype, device=x.device)
         kept = torch.empty(x.shape, dtype=torch.float32, device=x.device) if keep else None
         walks = batch * segments
@@ -389,75 +349,7 @@ class TritonOps:
                 KEEP_SUM=keep,
                 COSINE=self._cosine and dtype != torch.float32,
                 LANES=walk.lanes,
-                num_warps=_WARPS,
+                num_warps=WARPS,
                 enable_fp_fusion=True,
             )
         return out, kept
-
-    def accumulate(
-        self,
-        x: Tensor,
-        residual: Tensor,
-        bias: Tensor,
-        extent: Extent,
-        *,
-        total: Tensor | None,
-        scale: float,
-        dtype: torch.dtype,
-    ) -> Tensor:
-        batch, padded, channels = x.shape
-        _check(x, channels, extent, rows=(residual, total), vectors=(bias,))
-        out = total if total is not None and total.dtype == dtype else torch.empty_like(x, dtype=dtype)
-        block = 1024 if self.walk is None else self.walk.lanes
-        with torch.cuda.device_of(x):
-            accumulate_kernel[(triton.cdiv(padded * channels, block), batch)](
-                x,
-                residual,
-                bias,
-                x if total is None else total,
-                out,
-                extent.frames,
-                extent.rows_per_frame,
-                padded,
-                channels,
-                scale,
-                HAS_TOTAL=total is not None,
-                BLOCK=block,
-                num_warps=_WARPS,
-                enable_fp_fusion=True,
-            )
-        return out
-
-    def convolution(self, weight: Tensor, dilation: int) -> OwnConvolution | None:
-        own = None if self.trouble else GroupedConvolution.suited(weight, dilation)
-        try:
-            return None if own is None else own.tried(weight)
-        except Exception as error:  # a compiler, a card with little shared memory: the library does it, slower
-            if is_out_of_memory(error):
-                raise
-            self.trouble = on_one_line(error, 300)
-            return None
-
-
-def _check(
-    x: Tensor, channels: int, extent: Extent, *, rows: tuple[Tensor | None, ...], vectors: tuple[Tensor | None, ...]
-) -> None:
-    """A kernel reads memory as it is told: refuse what does not lie there as told."""
-    check_countable(x.shape[1] * channels + _BEYOND, x)
-    for each in (x, *rows):
-        if each is not None and (each.shape != x.shape or not each.is_contiguous() or each.device != x.device):
-            raise ValueError(f"expected contiguous rows {list(x.shape)} on {x.device}, not {_described(each)}")
-    for each in vectors:
-        if each is not None and (
-            each.shape != (channels,)
-            or each.dtype != torch.float32
-            or not each.is_contiguous()
-            or each.device != x.device
-        ):
-            raise ValueError(f"expected [{channels}] in fp32 on {x.device}, not {_described(each)}")
-    if extent.frames.dtype != torch.int32 or extent.frames.device != x.device:
-        raise ValueError(f"expected the number of frames in int32 on {x.device}, not {_described(extent.frames)}")
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{list(tensor.shape)} with strides {list(tensor.stride())}, {tensor.dtype} on {tensor.device}"

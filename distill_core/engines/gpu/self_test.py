@@ -1,4 +1,4 @@
-"""Does the GPU engine compute, here and now, what the vendored module computes?
+"""Does a GPU engine compute, here and now, what the module computes?
 
 Every kernel that the model will launch is run on small rows with both ends in them and held against plain torch
 on the CPU; then the whole engine against the eager module on the device itself. The first load on a machine
@@ -8,13 +8,11 @@ compiles the kernels on the way; Triton keeps them on disk.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from distill_core.engines.channels_last import EngineUnavailable
-
-from .._vendor.bigvgan import BigVGAN
-from .gpu_generator import RowsGenerator
-from .gpu_ops import Extent, SnakeParameters, TorchOps
+from ..channels_last import EngineUnavailable
+from .generator import RowsGenerator, Use
+from .ops import A, Extent, TorchOps
 
 LENGTHS = (1, 2, 37)
 BEHIND = 3
@@ -39,7 +37,7 @@ class _Draw:
         return torch.randn(shape, generator=self._generator, dtype=torch.float32, device="cpu")
 
 
-def check(generator: RowsGenerator, model: BigVGAN) -> float:
+def check(generator: RowsGenerator[A], model: nn.Module) -> float:
     """The relative error of `generator` to `model` in fp32 on the generator's device.
 
     Args:
@@ -49,11 +47,13 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
     Raises:
         EngineUnavailable: something is wrong, with what it is.
     """
-    for snake in generator.snakes():
-        check_kernels(generator, snake)
-    check_last_activation(generator)
+    for use in generator.within():
+        check_kernels(generator, use)
+    for use in generator.alone():
+        x = _Draw(1)(2, LENGTHS[-1] + BEHIND, use.channels).to(use.dtype)
+        _check_activation(generator, use.activation, x, None, None)
     draw = _Draw(0)
-    mel = draw(2, model.config.num_mels, FRAMES) * 2 - 4
+    mel = draw(2, generator.n_mels, FRAMES) * 2 - 4
     mel = mel.to(generator.device)
     error = relative_error(generator(mel), eager(model, on_device(model, generator.device), mel))
     if not error <= ENGINE_LIMITS[generator.dtype]:
@@ -63,43 +63,36 @@ def check(generator: RowsGenerator, model: BigVGAN) -> float:
     return error
 
 
-def check_kernels(generator: RowsGenerator, snake: SnakeParameters) -> None:
-    """Both operations, as the generator uses them, on rows as wide as `snake`. Raises `EngineUnavailable`."""
-    draw = _Draw(snake.channels)
-    long = 16 * (512 // snake.channels + 3)  # for some programs to have no end in sight, which are others then
+def check_kernels(generator: RowsGenerator[A], use: Use[A]) -> None:
+    """Both operations, as the generator uses them within blocks. Raises `EngineUnavailable`."""
+    draw = _Draw(use.channels)
+    long = 16 * (512 // use.channels + 3)  # for some programs to have no end in sight, which are others then
     for length in (*LENGTHS, long):
-        shape = (2, length + BEHIND, snake.channels)
-        x, stream = (draw(*shape).to(generator.dtype) for _ in range(2))
-        bias = draw(snake.channels)
+        shape = (2, length + BEHIND, use.channels)
+        x, stream = (draw(*shape).to(use.dtype) for _ in range(2))
+        bias = draw(use.channels)
         for residual in (None, stream, stream.float()):
-            _check_activation(generator, snake, x, bias, residual)
+            _check_activation(generator, use.activation, x, bias, residual)
         _check_sum(generator, x, stream, bias, None, torch.float32)
-        for dtype in (torch.float32, generator.dtype):
+        for dtype in (torch.float32, use.dtype):
             _check_sum(generator, x, stream.float(), bias, draw(*shape), dtype)
 
 
-def check_last_activation(generator: RowsGenerator) -> None:
-    """It makes fp32 of fp32, and has no bias to add. Raises `EngineUnavailable`."""
-    snake = generator.last_snake
-    _check_activation(generator, snake, _Draw(1)(2, LENGTHS[-1] + BEHIND, snake.channels), None, None)
-
-
 def _check_activation(
-    generator: RowsGenerator, snake: SnakeParameters, x: Tensor, bias: Tensor | None, residual: Tensor | None
+    generator: RowsGenerator[A], activation: A, x: Tensor, bias: Tensor | None, residual: Tensor | None
 ) -> None:
-    cpu = SnakeParameters(snake.frequency.cpu(), snake.amplitude.cpu(), snake.taps)
-    keep = residual is not None
-    want = TorchOps().activate(x, cpu, _extent(x), bias=bias, residual=residual, keep=keep, dtype=x.dtype)
+    keep, here = residual is not None, activation.to(x.device)
+    want = TorchOps().activate(x, here, _extent(x), bias=bias, residual=residual, keep=keep, dtype=x.dtype)
     there = [None if each is None else each.to(generator.device) for each in (bias, residual)]
     x = x.to(generator.device)
-    got = generator.ops.activate(x, snake, _extent(x), bias=there[0], residual=there[1], keep=keep, dtype=x.dtype)
+    got = generator.ops.activate(x, activation, _extent(x), bias=there[0], residual=there[1], keep=keep, dtype=x.dtype)
     for one, other in zip(got, want, strict=True):
         if one is not None and other is not None:
             _compare(one, other, f"activation of {list(x.shape)}")
 
 
 def _check_sum(
-    generator: RowsGenerator, x: Tensor, residual: Tensor, bias: Tensor, total: Tensor | None, dtype: torch.dtype
+    generator: RowsGenerator[A], x: Tensor, residual: Tensor, bias: Tensor, total: Tensor | None, dtype: torch.dtype
 ) -> None:
     want = TorchOps().accumulate(x, residual, bias, _extent(x), total=total, scale=0.5, dtype=dtype)
     rows, stream, vector = (each.to(generator.device) for each in (x, residual, bias))
@@ -124,12 +117,12 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return float((got - want).norm() / want.norm().clamp(min=1e-12))
 
 
-def on_device(model: BigVGAN, device: torch.device) -> dict[str, Tensor]:
+def on_device(model: nn.Module, device: torch.device) -> dict[str, Tensor]:
     """The model's tensors on `device`; the model itself stays where it is, mapped file and all."""
     return {name: tensor.to(device) for name, tensor in model.state_dict().items()}
 
 
-def eager(model: BigVGAN, tensors: dict[str, Tensor], mel: Tensor) -> Tensor:
-    """The vendored module, computing with `tensors`: mel [B, n_mels, T] -> waveform [B, T * hop_length]."""
+def eager(model: nn.Module, tensors: dict[str, Tensor], mel: Tensor) -> Tensor:
+    """The module, computing with `tensors`: mel [B, n_mels, T] -> waveform [B, T * hop_length]."""
     wave: Tensor = torch.func.functional_call(model, tensors, (mel,))
     return wave[:, 0]
