@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -73,6 +74,7 @@ def _sample(mel: Tensor) -> Tensor:
     return mel.detach().float().flatten()
 
 
+@lru_cache(maxsize=64)
 def _bounds(spec: MelSpec) -> tuple[float, float]:
     """The least and the greatest value that sound below `_HEADROOM` can have in a format."""
     full_scale = (_HEADROOM * spec.win_length / 4) ** spec.power
@@ -80,6 +82,7 @@ def _bounds(spec: MelSpec) -> tuple[float, float]:
     return _log(spec.floor, spec), _log(greatest, spec)
 
 
+@lru_cache(maxsize=64)
 def _loud_noise(spec: MelSpec) -> float:
     """The value that white noise of `_LOUD_NOISE` has in the quietest band."""
     magnitude = _LOUD_NOISE * math.sqrt(spec.win_length * 3 / 8)
