@@ -127,7 +127,7 @@ class RowsGenerator(Generic[A]):
         return list({use.channels: use for use in uses}.values())
 
     def alone(self) -> list[Use[A]]:
-        """And those behind which no bias and no residual is added."""
+        """And those to whose input no bias and no residual is added."""
         before_post = Use(self._before_post, self._stages[-1].up.channels, torch.float32)
         if self._before_up is None:
             return [before_post]
