@@ -263,7 +263,7 @@ class VocoderBase(abc.ABC):
         frames = checked_lengths(lengths, mel)
         check_finite(mel, frames)
         if check_format:
-            detect.check_format(_true_frames(mel, frames), self.mel)
+            _check_format(mel, frames, self.mel)
         return self._render(self._feed(mel, frames), progress)
 
     def stream(
@@ -304,7 +304,7 @@ class VocoderBase(abc.ABC):
                 opening.append(mel.to(opening[0].device if opening else mel.device, copy=True))
                 # A few frames may well be loud in every band: judged is what can be judged.
                 if arrived >= _OPENING_FRAMES:
-                    detect.check_format(torch.cat(opening, dim=-1), self.mel)
+                    _check_format(torch.cat(opening, dim=-1), [arrived] * mel.shape[0], self.mel)
                     opening = None
             ready = feed.available - self.halo
             if ready > done:
@@ -312,7 +312,7 @@ class VocoderBase(abc.ABC):
                 done = ready
                 feed.drop_before(done - self.halo)
         if opening:  # as mel_to_waveform judges a mel as short as this
-            detect.check_format(torch.cat(opening, dim=-1), self.mel)
+            _check_format(torch.cat(opening, dim=-1), [arrived] * opening[0].shape[0], self.mel)
         feed.finish()
         if feed.available > done:
             yield from self._render_range(feed, done, feed.available, current, last=True)
@@ -409,8 +409,8 @@ class VocoderBase(abc.ABC):
                 self._turn.running = False
 
 
-def _true_frames(mel: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """The frames of a padded batch that are no padding: [n_mels, T] or [B, n_mels, T]."""
-    if min(lengths) == mel.shape[-1]:
-        return mel
-    return torch.cat([mel[row, :, :length] for row, length in enumerate(lengths)], dim=-1)
+def _check_format(mel: torch.Tensor, lengths: list[int], spec: MelSpec) -> None:
+    """See that no item of `mel` [B, n_mels, T], of so many true frames each, plainly is of another format."""
+    for row, length in enumerate(lengths):
+        what = "This mel" if len(lengths) == 1 else f"The mel of item {row}"
+        detect.check_format(mel[row, :, :length], spec, what)

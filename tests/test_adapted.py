@@ -202,6 +202,19 @@ def test_a_mel_that_plainly_is_in_another_format_is_refused() -> None:
     assert ToyVocoder().mel_to_waveform(loud[:, :5], check_format=False).shape == (1, 1, 1600)
 
 
+def test_each_item_of_a_batch_is_judged_as_it_would_be_alone() -> None:
+    quiet = source_mel(3, 100)[:, :5] - 5
+    batch = torch.cat([quiet, source_mel(1, 100)[:, :5] + 2])
+    with pytest.raises(errors.MelMismatch, match="The mel of item 3 is not in the format"):
+        ToyVocoder().mel_to_waveform(batch)
+    for size in (10, 100):
+        with pytest.raises(errors.MelMismatch, match="The mel of item 3 is not in the format"):
+            list(ToyVocoder().stream(batch.split(size, dim=-1)))
+    # What lies behind an item's end is nobody's.
+    batch[3, :, :60] -= 7
+    ToyVocoder().mel_to_waveform(batch, lengths=[100, 100, 100, 60])
+
+
 def test_a_stream_that_ends_early_is_judged_by_what_there_was() -> None:
     loud = source_mel(1, 40)[:, :5] + 2
     with pytest.raises(errors.MelMismatch, match="not in the format"):

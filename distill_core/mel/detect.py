@@ -40,15 +40,17 @@ def looks_like(mel: Tensor, spec: MelSpec) -> bool:
 
 
 @untraced
-def check_format(mel: Tensor, spec: MelSpec) -> None:
+def check_format(mel: Tensor, spec: MelSpec, what: str = "This mel") -> None:
     """Refuse a mel whose values cannot be those of the format `spec`.
 
     Costs well under a millisecond on a CPU: at most 512 frames are looked at. Silence and very short mels
     pass.
 
     Args:
-        mel: `[B, n_mels, T]`, or any other shape with frames last.
+        mel: one mel `[n_mels, T]`, or any other shape with frames last. Of several, the others hide what is the matter
+            with one.
         spec: the format it is said to be in.
+        what: it is called in the message.
 
     Raises:
         MelMismatch: it is plainly in another format; the message names the likely one.
@@ -60,7 +62,7 @@ def check_format(mel: Tensor, spec: MelSpec) -> None:
     likely = _likely(values, spec, mel.shape[-2] if mel.ndim >= 2 else None)
     guess = f" It looks like {likely}." if likely else ""
     raise MelMismatch(
-        f"This mel is not in the format {spec}: {objection}.{guess} Name the format it is in (mel= in Python, "
+        f"{what} is not in the format {spec}: {objection}.{guess} Name the format it is in (mel= in Python, "
         "--mel in the terminal, Mel format in the playground); if it is right all the same, pass check_format=False in "
         "Python."
     )
