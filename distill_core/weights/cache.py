@@ -16,10 +16,10 @@ from .pin import WeightsPin, is_commit
 
 
 def hub_cache() -> Path:
-    """The cache's folder (`HF_HUB_CACHE`, or `hub` in `HF_HOME`)."""
+    """The cache's folder (`HF_HUB_CACHE`, or `hub` in `HF_HOME`). It begins with "~" where there is no home folder."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser()
+    return Path(os.path.expanduser(constants.HF_HUB_CACHE))
 
 
 def storage(repo: str) -> Path:

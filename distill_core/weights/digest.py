@@ -24,7 +24,7 @@ def state_folder() -> Path:
     """Where distill keeps its notes about weights: in huggingface_hub's folder for such things (`HF_HOME`)."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_ASSETS_CACHE).expanduser() / "distill"
+    return Path(os.path.expanduser(constants.HF_ASSETS_CACHE)) / "distill"
 
 
 def sha256_of(path: Path, advance: Callable[[int], object] | None = None) -> str:

@@ -62,6 +62,11 @@ def ensure(pin: WeightsPin, *, progress: bool = True, tqdm_class: Any = None) ->
 
         if constants.HF_HUB_OFFLINE:
             raise offline(pin, "HF_HUB_OFFLINE forbids the network")
+        if str(cache.hub_cache()).startswith("~"):  # else it would be a folder of that name, wherever the program runs
+            raise WeightsError(
+                f"There is no home folder to store {pin.repo} in: neither HOME nor the user's own entry names one. "
+                "Point HF_HOME at a folder that can be written."
+            )
         from .download import download, others_bar
 
         try:

@@ -120,7 +120,7 @@ def load_checkpoint(
         return Checkpoint(_apart(held.state_dict), held.config, "a state dict")
     if weights is not None:
         check_kind(weights)
-        path = Path(weights).expanduser()
+        path = Path(os.path.expanduser(weights))
         try:
             if path.is_dir():
                 os.listdir(path)  # a folder that may not be read would seem to be empty
@@ -162,7 +162,7 @@ def stamp(weights: str | os.PathLike[str] | Mapping[str, Any] | None, pin: Weigh
         return None
     if isinstance(weights, Mapping):
         return tuple(_versions(weights))
-    path = Path(weights).expanduser()
+    path = Path(os.path.expanduser(weights))
     try:
         if path.is_dir():
             files = {each for each in path.iterdir() if _counts(each)}

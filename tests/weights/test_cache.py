@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from distill_core.errors import OutputExistsError, WeightsIntegrityError, WeightsNotFoundError, WeightsOfflineError
-from distill_core.weights import WeightsPin, cached, digest, ensure, records, status, verify
+from distill_core.errors import (
+    OutputExistsError,
+    WeightsError,
+    WeightsIntegrityError,
+    WeightsNotFoundError,
+    WeightsOfflineError,
+)
+from distill_core.weights import WeightsPin, cached, digest, ensure, load_checkpoint, records, status, verify
 from distill_core.weights.export import export
+from tests import checkpoints
 from tests.hub_server import HubServer, sha256
 
 from .conftest import CONFIG, CONTENT, NAME, REPO
@@ -308,3 +315,29 @@ def test_each_commit_is_held_to_its_own_files_and_a_pin_to_what_it_says_itself(c
     assert records.held_to(large) == held
     said = WeightsPin(REPO, "main", {"x": (None, sha256(b"said")), "y": (9, None)})
     assert records.held_to(said).files == {"x": (7, sha256(b"said")), "y": (9, sha256(b"more"))}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows names a user's home otherwise")
+def test_a_user_without_a_home_needs_one_for_downloads_alone(
+    hub: HubServer, cache: Path, pin: WeightsPin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pwd
+
+    from huggingface_hub import constants
+
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", "~/.cache/huggingface/assets")
+    monkeypatch.chdir(tmp_path)
+    own = checkpoints.write(tmp_path / "own", checkpoints.bigvgan_files())
+    assert load_checkpoint(own).path == own / "bigvgan_generator.pt"
+    with pytest.raises(WeightsNotFoundError, match="There is no ~/own"):
+        load_checkpoint("~/own")
+    assert cached(pin) is None
+    with pytest.raises(WeightsError, match="no home folder.*HF_HOME"):
+        ensure(pin)
+    assert not Path("~").exists() and not hub.requests
