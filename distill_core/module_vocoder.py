@@ -237,6 +237,14 @@ class ModuleVocoder(VocoderBase):
             raise EngineError(f"engine='channels-last' cannot run here: {self._passed_over}.")
         return self._fast
 
+    def _ready(self) -> Fast | None:
+        """The same, for a thread that may not have the turn: it waits for one where the engine has to be made."""
+        fast = self._fast
+        if fast is None:
+            with self._turn:
+                fast = self._prepared()
+        return fast
+
     def _prepare(self) -> str | None:
         """Make the fast engine; returns why that cannot be done, if it cannot."""
         reason = self._why_eager(self._home)
@@ -301,8 +309,7 @@ class ModuleVocoder(VocoderBase):
     def _flow(self) -> Flow | None:
         if type(self)._vocode is not ModuleVocoder._vocode:  # it does something more, of which a flow knows nothing
             return None
-        with self._turn:
-            fast = self._prepared()
+        fast = self._ready()
         return None if fast is None or fast.flow is None else _EngineFlow(self, fast, fast.flow())
 
     def _run_eagerly(self, mel: torch.Tensor) -> torch.Tensor:
@@ -313,9 +320,11 @@ class ModuleVocoder(VocoderBase):
         return wave[:, 0]
 
     def report(self) -> EngineReport:
-        """Which engine runs, where, in what precision, and why not a faster one; makes the engine ready."""
-        with self._turn:
-            fast = self._prepared()
+        """Which engine runs, where, in what precision, and why not a faster one; makes the engine ready.
+
+        Once the channels-last engine is, it waits for no run of another thread.
+        """
+        fast = self._ready()
         notes = [f"precision={self._asked!r} is {self.precision} here."] if self._asked != self.precision else []
         name = EAGER
         if self._accelerated is not None:

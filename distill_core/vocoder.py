@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -395,8 +395,10 @@ class VocoderBase(abc.ABC):
     @contextmanager
     def _running(self) -> Iterator[None]:
         """While the model runs."""
+        door = nullcontext() if self._turn.taken_here() else self._turn.door
         # The precision is the vocoder's to choose, whatever the caller's autocast says.
-        with self._turn, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with door, self._turn, torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+            self._turn.door.leave()
             if self._turn.running:
                 raise DistillError(
                     "This vocoder is in the middle of a run, and was called again from within: by a signal handler, "

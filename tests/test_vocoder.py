@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -600,7 +601,7 @@ def test_whoever_is_interrupted_while_he_waits_for_his_turn_gives_it_back() -> N
 
     def wait() -> None:
         wanted.set()
-        with turn:
+        with turn.door, turn:
             pass
 
     def interrupt(*_: object) -> None:
@@ -617,7 +618,31 @@ def test_whoever_is_interrupted_while_he_waits_for_his_turn_gives_it_back() -> N
         signal.signal(signal.SIGUSR1, before)
         holder.join()
     with ThreadPoolExecutor(1) as other:
+        assert other.submit(turn.door.acquire, timeout=5).result()
         assert other.submit(turn.acquire, timeout=5).result()
+
+
+def test_a_long_call_lets_those_in_that_wait_after_each_chunk() -> None:
+    vocoder, order = ToyVocoder(chunk_frames=4), []
+    vocode = vocoder._vocode
+
+    def noted(mel: torch.Tensor) -> torch.Tensor:
+        order.append(threading.current_thread().name)
+        if len(order) == 1:
+            short.start()
+            deadline = time.monotonic() + 30
+            while vocoder._turn.door.acquire(blocking=False):  # until the other one stands there
+                vocoder._turn.door.release()
+                assert time.monotonic() < deadline
+        return vocode(mel)
+
+    vocoder._vocode = noted
+    short = threading.Thread(target=lambda: vocoder.mel_to_waveform(toy.mel(1, 4)), name="short")
+    long = threading.Thread(target=lambda: vocoder.mel_to_waveform(toy.mel(1, 12)), name="long")
+    long.start()
+    long.join()
+    short.join()
+    assert order == ["long", "short", "long", "long"]
 
 
 def test_threads_may_share_a_vocoder() -> None:

@@ -51,8 +51,6 @@ def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         plain_convolutions.instead_of_onednn(monkeypatch)
 
 
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
@@ -852,6 +850,29 @@ def test_where_torch_brings_no_libgomp_plain_threads_run_the_kernels(
     assert relative(sound(fast, mel), expected) <= 1e-6
     kernels = 4 * 18 + 1 + sum(isinstance(conv, CompiledConv) for conv in convolutions(fast))
     assert len(helped) == 2 * kernels, "two helpers for each of the model's activations and compiled convolutions"
+
+
+def test_what_runs_is_told_while_another_thread_computes(small: dict[str, Any]) -> None:
+    fast, told, release = vocoder(small), [], threading.Event()
+    assert fast.report().engine == "channels-last"
+    held = threading.Event()
+
+    def hold() -> None:
+        with fast._turn:
+            held.set()
+            release.wait()
+
+    holder = threading.Thread(target=hold)
+    asking = threading.Thread(target=lambda: told.append(fast.report().engine))
+    holder.start()
+    held.wait()
+    asking.start()
+    asking.join(timeout=30)  # rather than forever
+    waits = asking.is_alive()
+    release.set()
+    holder.join()
+    asking.join()
+    assert not waits and told == ["channels-last"]
 
 
 def _child(config: dict[str, Any], inherited: Any, mel: torch.Tensor, queue: Any) -> None:
