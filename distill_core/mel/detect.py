@@ -103,7 +103,7 @@ def _objection(values: Tensor, spec: MelSpec) -> str | None:
     if values.numel() < _MIN_VALUES:
         return None
     least, greatest = _bounds(spec)
-    low, high = (float(bound) for bound in torch.aminmax(values))
+    low, high = _extremes(values)
     if low < least - _NOISE and _share(values < least - _NOISE) > _SHARE:
         return f"its values go down to {low:.3g}, where that format ends at {least:.3g}"
     if high > greatest + _NOISE and _share(values > greatest + _NOISE) > _SHARE:
@@ -112,6 +112,12 @@ def _objection(values: Tensor, spec: MelSpec) -> str | None:
     if spec.log in ("ln", "log10") and low >= max(-_NOISE, _loud_noise(spec)) and high > _NOISE:
         return f"its values go from {low:.3g} to {high:.3g}; in {spec.log} that would be din in every band"
     return None
+
+
+def _extremes(values: Tensor) -> tuple[float, float]:
+    """The least and the greatest. From a card they come together: each look waits for all that it has to do."""
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
 
 
 def _share(mask: Tensor) -> float:
@@ -127,7 +133,7 @@ def _likely(values: Tensor, spec: MelSpec, bands: int | None) -> str | None:
         candidate = MelSpec.preset(name)
         if candidate.log != spec.log and candidate.n_mels == bands and _objection(values, candidate) is None:
             return str(candidate)
-    low, high = (float(bound) for bound in torch.aminmax(values))
+    low, high = _extremes(values)
     if low < _BELOW_LOGARITHMS:
         return "decibels: divided by 10, or by 20 where they are 20 log10, they are log10's values"
     if low < -_NOISE:
