@@ -183,8 +183,9 @@ def _versions(state: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         if isinstance(value, Mapping):
             yield name, *_versions(value)
         else:
-            # torch counts what is done to a tensor in place, unless it was made in inference mode.
-            counted = hasattr(value, "_version") and not value.is_inference()
+            # torch counts what is done to a tensor in place, unless it was made in inference mode: then even hasattr of
+            # its `_version` fails.
+            counted = hasattr(value, "is_inference") and not value.is_inference()
             yield name, _Same(value), value._version if counted else None
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from distill_core.errors import CheckpointError, OptionError, UnsafeCheckpointError, WeightsNotFoundError
-from distill_core.weights import check_state_dict, load_checkpoint, read_checkpoint, read_config
+from distill_core.weights import WeightsPin, check_state_dict, load_checkpoint, read_checkpoint, read_config
 from distill_core.weights.source import stamp
 
 STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3)}
@@ -360,6 +360,11 @@ def test_which_file_of_a_folder(tmp_path: Path) -> None:
     for steps in ("g_00000100", "g_00002000"):
         torch.save({"generator": STATE}, tmp_path / steps)
     assert load_checkpoint(tmp_path, names=["x.pt", "g_*"]).path == tmp_path / "g_00002000"
+    for name in ("a.pt", "b.pt"):
+        os.rename(tmp_path / name, tmp_path.parent / name)
+    (tmp_path / "do_00002000").write_bytes(b"the optimizer's")
+    assert load_checkpoint(tmp_path).path == tmp_path / "g_00002000"
+    os.rename(tmp_path.parent / "b.pt", tmp_path / "b.pt")
     (tmp_path / "config.json").unlink()
     with pytest.raises(WeightsNotFoundError, match=r"no config\.json"):
         load_checkpoint(tmp_path, names=["b.pt"])
@@ -429,6 +434,27 @@ def test_a_folder_that_may_not_be_read_is_not_called_empty(as_nobody: Path, name
     assert stamp(as_nobody / name) is None
     with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
         load_checkpoint(as_nobody / name)
+
+
+def test_what_tells_that_the_weights_of_a_folder_are_others(tmp_path: Path) -> None:
+    pin = WeightsPin("owner/name", "main", {"weights.dat": (None, None), "absent.dat": (None, None)})
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "weights.dat").write_bytes(b"1")
+    before = stamp(tmp_path, pin)
+    os.utime(tmp_path / "logs", (1, 1))  # as it is written to
+    assert before is not None
+    assert stamp(tmp_path, pin) == before
+    (tmp_path / "weights.dat").write_bytes(b"12")
+    assert stamp(tmp_path, pin) != before
+
+
+def test_tensors_that_were_made_in_inference_mode_are_told_apart() -> None:
+    with torch.inference_mode():
+        state = {"weight": torch.zeros(2)}
+    before = stamp(state)
+    assert stamp(state) == before
+    state["weight"] = state["weight"].clone()
+    assert stamp(state) != before
 
 
 def test_a_tensor_that_lies_where_another_lay_is_another() -> None:
