@@ -23,6 +23,7 @@ from distill_core.errors import (
     WeightsOfflineError,
 )
 from distill_core.weights import WeightsPin, cached, ensure, locks, transfer
+from distill_core.weights.faults import Target
 from tests import checkpoints
 from tests.hub_server import Fault, HubServer, answer_empty
 
@@ -77,8 +78,9 @@ def test_one_call_outlives_a_line_that_breaks_again_and_again(
 
 def test_a_server_without_ranges_sends_all_again(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
     hub.faults += [Fault(NAME, cut=0.5, times=1), Fault(NAME, ranges=False)]
-    assert_whole(pin, fetch(pin))
+    assert_whole(pin, ensure(pin, tqdm_class=Bar))
     assert hub.sent(NAME) == int(SIZE * 0.5) + SIZE
+    assert Bar.made[-1].n == SIZE + len(CONFIG)
 
 
 WRONG = {
@@ -173,6 +175,41 @@ def test_retry_after_is_heeded(hub: HubServer, cache: Path, pin: WeightsPin, cap
     assert_whole(pin, fetch(pin))
     assert time.monotonic() - started >= 1
     assert "Trying again in 1.0 s" in caplog.text
+
+
+def test_a_server_that_goes_away_for_a_moment_is_waited_for(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.faults.append(Fault(NAME, cut=0.5, times=1))
+    real, away = transfer._stream, [True]
+
+    def stream(*arguments):
+        if away and hub.sent(NAME):
+            away.clear()
+            raise ConnectionRefusedError("nobody listens")
+        return real(*arguments)
+
+    monkeypatch.setattr(transfer, "_stream", stream)
+    assert_whole(pin, fetch(pin))
+    assert not away
+    assert hub.sent(NAME) == SIZE
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+def test_a_repository_that_was_renamed_is_found(hub: HubServer, cache: Path, pin: WeightsPin, confirmed: bool) -> None:
+    real, name = hub.dispatch, "nvidia/bigvgan_of_today"
+
+    def renamed(http, path):
+        if path.startswith(f"/{REPO}/"):
+            return answer_empty(http, 307, {"Location": path.replace(REPO, name)})
+        return real(http, path)
+
+    asked = hub.pin(REPO, confirmed=confirmed)
+    asked = replace(asked, files={each: asked.files[each] for each in pin.files})
+    hub.dispatch = renamed  # type: ignore[method-assign]
+    for known in (hub.repos, hub.branches):
+        known[name] = known.pop(REPO)
+    assert_whole(asked, fetch(asked))
 
 
 def test_500_and_then_200(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
@@ -327,6 +364,27 @@ def test_a_partial_file_that_is_not_of_this_file(hub: HubServer, cache: Path, pi
     assert_whole(pin, fetch(pin))
 
 
+def test_a_partial_file_that_is_whole_is_not_asked_for(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
+    """Of a process that was stopped before it gave the file its name."""
+    blobs = cache / "hub" / "models--nvidia--bigvgan_test" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{pin.files[NAME][1]}.incomplete").write_bytes(CONTENT)
+    assert_whole(pin, fetch(pin))
+    assert f"GET {NAME}" not in hub.asked()
+
+
+def test_a_partial_file_that_is_longer_than_the_file_is_thrown_away_where_nobody_said_how_long_that_is(
+    hub: HubServer, cache: Path, pin: WeightsPin, tmp_path: Path
+) -> None:
+    partial, target, moved = tmp_path / "x.incomplete", Target.of(REPO, pin.revision, NAME), [SIZE + 4]
+    partial.write_bytes(CONTENT + b"more")
+    with pytest.raises(WeightsIntegrityError, match=f"it ends before byte {SIZE + 4}"):
+        transfer.download(target, partial, None, moved.append)
+    assert (partial.exists(), sum(moved)) == (False, 0)
+    transfer.download(target, partial, None, moved.append)
+    assert (partial.read_bytes(), sum(moved)) == (CONTENT, SIZE)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 def test_a_download_goes_through_no_link_and_no_pipe_in_the_cache(
@@ -354,7 +412,10 @@ def test_tokens_go_to_the_hub_and_nowhere_else(
         fetch(pin)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.forget()
+    elsewhere = hub.endpoint.replace("127.0.0.1", hub.content_host) + "/elsewhere"
+    hub.faults.append(Fault(NAME, status=302, headers={"Location": elsewhere}, on="HEAD", times=1))
     assert_whole(pin, fetch(pin))
+    assert not hub.faults[0].times
     carried = {request.path.split("/")[1]: request.headers.get("authorization") for request in hub.requests}
     assert carried == {"nvidia": "Bearer hf_secret", "cdn": None}
 

@@ -145,6 +145,7 @@ def test_the_hubs_checkpoint(hub: HubServer, cache: Path, files: dict[str, bytes
     assert cache in target.parents
     assert load_checkpoint(None, pin).path == target
     assert load_checkpoint(None, pin).config == json.loads(files["config.json"])
+    assert load_checkpoint(None, pin, converted=False).path == ensure(pin) / NAME
     content = bytearray(target.read_bytes())
     content[-1] ^= 1
     target.write_bytes(content)
