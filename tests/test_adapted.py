@@ -249,6 +249,12 @@ def test_a_mel_in_float64_is_in_float32_before_it_goes_to_the_device() -> None:
         assert_same(torch.cat(list(vocoder.stream(mel.double().split(7, dim=-1))), dim=-1), want)
 
 
+def test_mels_are_converted_where_the_model_is() -> None:
+    inner = ToyVocoder()
+    inner._device = torch.device("meta")
+    assert AdaptedVocoder.around(inner, mel=SOURCE)._adapter.device == inner.device
+
+
 def test_moving_is_left_to_the_vocoder_inside(monkeypatch) -> None:
     vocoder = adapted()
     asked = []
@@ -336,5 +342,6 @@ def test_after_a_fork_a_vocoder_and_its_adapted_twin_still_take_turns() -> None:
     assert twin._turn is inner._turn
     child = os.fork()
     if child == 0:
+        inner.after_fork()  # in whichever order they are told
         os._exit(0 if twin._turn is inner._turn else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -331,6 +331,7 @@ def test_what_has_no_hash_is_told_apart(good: Registry, monkeypatch) -> None:
     for value in ([1, {"a": [2]}], {"a": (1, 2)}):
         assert good.get("toy", device="cpu", voice=value) is good.get("toy", device="cpu", voice=copy.deepcopy(value))
     assert good.get("toy", device="cpu", voice=[1]) is not good.get("toy", device="cpu", voice=[2])
+    assert good.get("toy", device="cpu", voice=1, depth=2) is good.get("toy", device="cpu", depth=2, voice=1)
     # What is seen of the loading makes no other vocoder.
     assert good.get("toy", device="cpu", progress=False) is good.get("toy", device="cpu")
 
@@ -576,7 +577,7 @@ def test_names_can_be_hidden(modules) -> None:
         ("0", False),
         ("false", False),
         ("No", False),
-        ("off", False),
+        ("off ", False),
         ("", False),
         ("1", True),
         ("TRUE", True),
@@ -805,6 +806,11 @@ class Distribution:
         return importlib_metadata.EntryPoints._from_text(self.files.get("entry_points.txt", ""))
 
 
+class Unreadable(Distribution):
+    def read_text(self, name: str) -> str | None:
+        raise PermissionError(name)
+
+
 POINTS = "[console_scripts]\nx = y:z\n\n[distill.vocoders]\ntoy = toy_plugin\n"
 
 
@@ -814,10 +820,17 @@ def test_discovery_reads_our_group_and_nothing_else() -> None:
             Distribution("/s/other-1.0.dist-info", "[console_scripts]\ndistill.vocoders = a:b\n", "other"),
             Distribution("/s/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
             Distribution("/s/none-1.0.dist-info", "", "none"),
+            Distribution("/work/linked.egg-info", POINTS, "linked", "2.0"),
+            Distribution("/x/bare-3.0.dist-info", POINTS),
+            Unreadable("/y/unreadable-1.0.dist-info"),
+            Distribution("/z/EGG-INFO", "[distill.vocoders]\n# one = a:b\nno equals sign\n= c\n two = d : e [extra]\n"),
         ]
     )
     assert found.candidates == (
         Candidate("toy", "toy_plugin", "toy-dist", "1.0", "/s/toy_dist-1.0.dist-info", "a summary"),
+        Candidate("toy", "toy_plugin", "linked", "2.0", "/work/linked.egg-info", "a summary"),
+        Candidate("toy", "toy_plugin", "bare", "3.0", "/x/bare-3.0.dist-info"),
+        Candidate("two", "d", "unknown", "", "/z/EGG-INFO", attribute="e"),
     )
     assert found.duplicates == ()
 
@@ -890,10 +903,13 @@ def test_a_variant_has_a_whole_number_of_parameters(parameters) -> None:
         Variant("plain", toy.MEL, toy.MEL.sample_rate, parameters=parameters)
 
 
-def test_what_is_unloaded_by_name_leaves_the_others_and_a_load_that_fails_its_own_error() -> None:
+def test_what_is_unloaded_by_name_leaves_the_others_and_a_load_that_fails_its_own_error(monkeypatch) -> None:
+    emptied: list[int] = []
+    monkeypatch.setattr("distill_core.loaded.empty_caches", lambda: emptied.append(len(loaded._slots)))
     loaded = Loaded()
     made = {name: loaded.once((name,), None, None, object) for name in ("one", "other")}  # type: ignore[arg-type]
     loaded.forget("one")
+    assert emptied == [1]
     assert loaded.once(("other",), None, None, lambda: pytest.fail("it is loaded")) is made["other"]
     assert loaded.once(("one",), None, None, object) is not made["one"]  # type: ignore[arg-type]
 

@@ -146,6 +146,7 @@ def test_an_empty_stream_gives_nothing() -> None:
         (torch.zeros(1, 8, 10), ["5 bands", "8 bands", "[1, 8, 10]"]),
         (torch.zeros(1, 10, 5), ["looks transposed"]),
         (torch.zeros(5), ["[B, 5, T]", "[5]"]),
+        (torch.zeros(1, 2, 5, 10), ["[B, 1, 5, T]", "[1, 2, 5, 10]"]),
         (torch.zeros(5, 10), ["mel[None]"]),
         (torch.zeros(1, 5, 10, dtype=torch.int64), ["floating-point", "int64"]),
         (np.zeros((1, 5, 10), dtype=np.int32), ["floating-point", "int32"]),
@@ -180,8 +181,9 @@ def test_nan_and_infinity_never_reach_the_model(value: float) -> None:
     with pytest.raises(errors.InvalidMelError, match=r"item 1, band 3, frame 17"):
         vocoder.mel_to_waveform(mel)
     assert vocoder.runs == []
-    with pytest.raises(errors.InvalidMelError, match=r"item 1, band 3, frame 17"):
-        list(vocoder.stream(mel.split(4, dim=-1)))
+    for size in (4, 20):
+        with pytest.raises(errors.InvalidMelError, match=r"item 1, band 3, frame 17"):
+            list(vocoder.stream(mel.split(size, dim=-1)))
 
 
 @pytest.mark.parametrize(
@@ -432,6 +434,8 @@ def test_a_back_end_that_does_not_call_super_is_told_so() -> None:
 def test_a_program_that_is_compiled_gets_what_it_got_before() -> None:
     """The vocoder runs as ever; only what is around it is compiled."""
     vocoder, mel = ToyVocoder(), toy.mel(2, 20)
+    traced: list[bool] = []
+    vocoder.model.register_forward_hook(lambda *_: traced.append(torch.compiler.is_compiling()))
     spec, sound = MelSpec.preset("bigvgan-24khz-100band-256x"), torch.randn(1, 3000)
 
     def whole(mel):
@@ -448,8 +452,29 @@ def test_a_program_that_is_compiled_gets_what_it_got_before() -> None:
         assert torch.equal(torch.compile(whole, backend="eager")(mel), 2 * want)
         assert torch.allclose(torch.cat(torch.compile(pieces, backend="eager")(mel), dim=-1), 2 * want, atol=1e-6)
         assert torch.allclose(torch.compile(mel_loss, backend="eager")(sound), loss)
+        assert traced and not any(traced)
     finally:
         torch.compiler.reset()
+
+
+def test_a_back_end_computes_in_the_precision_that_it_has_under_the_callers_autocast() -> None:
+    made: list[torch.Tensor] = []
+
+    class Multiplying(Bare):
+        def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
+            made.append(mel @ mel.transpose(1, 2))
+            return super()._vocode(mel)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Multiplying(toy.VARIANT, halo=0).mel_to_waveform(toy.mel())
+    assert [each.dtype for each in made] == [torch.float32]
+
+
+@pytest.mark.parametrize("halo", [3.0, np.int8(3), torch.tensor(3)])
+def test_a_halo_may_be_any_whole_number(halo) -> None:
+    vocoder = ModuleVocoder(toy.ToyModel(), toy.VARIANT, halo=halo)
+    assert type(vocoder.halo) is int
+    assert_same(torch.cat(list(vocoder.stream(toy.mel().split(20, dim=-1))), dim=-1), direct(toy.mel()))
 
 
 def test_what_has_no_model_says_what_it_needs_to_be_moved() -> None:
@@ -586,6 +611,31 @@ def test_other_errors_on_the_cpu_fallback_still_bring_the_vocoder_home() -> None
     assert vocoder.moves == ["cpu", "cuda"]
     with ThreadPoolExecutor(1) as other:
         assert other.submit(vocoder._turn.acquire, timeout=5).result()  # nobody holds the lock any more
+
+
+@pytest.mark.parametrize("reason", ["CUDA error: out of memory", "CUDA error: unspecified launch failure"])
+def test_where_there_is_no_way_back_from_the_cpu_it_stays_there_or_the_reason_is_told(
+    reason: str, monkeypatch, caplog
+) -> None:
+    vocoder, mel = Accelerated(room=0), toy.mel(2, 30)
+    moves = vocoder.moves
+
+    def move(where: torch.device) -> None:
+        moves.append(where.type)
+        if where.type == "cuda":
+            raise RuntimeError(reason)
+
+    monkeypatch.setattr(vocoder, "_move", move)
+    if "memory" in reason:
+        assert_same(vocoder.mel_to_waveform(mel), direct(mel))
+        assert (moves, vocoder.device.type) == (["cpu", "cuda", "cpu"], "cpu")
+        assert "stays on the CPU: there is no memory left on cuda:0" in caplog.text
+    else:
+        with pytest.raises(RuntimeError, match=reason):
+            vocoder.mel_to_waveform(mel)
+        assert moves == ["cpu", "cuda"]
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(vocoder._turn.acquire, timeout=5).result()
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="POSIX signals")
