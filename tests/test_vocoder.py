@@ -21,8 +21,9 @@ import tqdm.std
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill_core import MelSpec, ModuleVocoder, VocoderBase, device, errors
+from distill_core import MelSpec, ModuleVocoder, VocoderBase, device, errors, forking
 from distill_core.audio import write_audio
+from distill_core.engines import selection
 from distill_core.resample import resample
 from distill_core.turns import Turn
 from tests import toy
@@ -769,7 +770,23 @@ def test_fp16_on_a_cpu_is_refused() -> None:
         ToyVocoder(precision="fp16")
 
 
-def test_a_vocoder_says_what_it_is() -> None:
+def test_an_engine_that_the_model_has_not_is_refused_at_once() -> None:
+    with pytest.raises(errors.EngineError, match="engine='channels-last' cannot run here: this model has none"):
+        ToyVocoder(engine="channels-last")
+
+
+@pytest.mark.skipif(not hasattr(os, "register_at_fork"), reason="this system does not fork")
+def test_forks_are_heard_of_once_however_many_vocoders_there_are(monkeypatch) -> None:
+    monkeypatch.setattr(forking, "_watching", False)
+    registered: list[dict] = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **calls: registered.append(calls))
+    kept = [ToyVocoder(), ToyVocoder()]
+    assert registered == [{"after_in_child": forking._in_child}]
+    assert set(kept) <= set(forking._living)
+
+
+def test_a_vocoder_says_what_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(selection, "bf16_instructions", lambda: "AMX")  # for which it has no engine
     vocoder = ToyVocoder(precision="auto")
     assert (vocoder.sample_rate, vocoder.hop_length, vocoder.halo) == (8000, 16, HALO)
     assert vocoder.precision == "fp32"

@@ -279,17 +279,20 @@ def test_streams_and_calls_take_turns(small: dict[str, Any]) -> None:
 
 
 def test_a_stream_goes_on_with_another_engine(small: dict[str, Any]) -> None:
-    fast = vocoder(small)
+    fast, other = vocoder(small), vocoder(small, seed=1)
     mel = random_mel(80, 3 * fast.halo)
-    expected = sound(fast, mel)
+    before, after = sound(fast, mel), sound(other, mel)
 
     def pieces() -> Iterator[torch.Tensor]:
         for number, piece in enumerate(mel.split(6, dim=-1)):
             if number == 5:
-                fast.model = fast.model  # which is packed anew
+                fast.model = other.model
             yield piece
 
-    assert relative(streamed(fast, pieces()), expected) <= FP32
+    made = streamed(fast, pieces())
+    heard = (5 * 6 - fast.halo) * fast.hop_length
+    assert relative(made[..., :heard], before[..., :heard]) <= FP32
+    assert relative(made[..., heard:], after[..., heard:]) <= FP32
 
 
 def test_what_a_subclass_makes_of_the_sound_is_in_its_streams(small: dict[str, Any]) -> None:
@@ -559,6 +562,31 @@ def test_an_engine_that_is_wrong_is_passed_over(small: dict[str, Any], monkeypat
     mel = random_mel(80, 3)
     assert torch.equal(sound(fast, mel), sound(vocoder(small, engine="eager"), mel))
     assert "its trial was off by" in str(fast.report())
+
+
+@pytest.mark.parametrize("trouble", [None, RuntimeError("could not create a primitive\nat line 7")])
+def test_an_engine_is_made_once_whether_it_runs_or_not(
+    small: dict[str, Any], trouble: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, made = wiring.build, []
+
+    def build(model: Any, dtype: torch.dtype) -> selection.Fast:
+        made.append(dtype)
+        if trouble is not None:
+            raise trouble
+        return right(model, dtype)
+
+    monkeypatch.setattr(wiring, "build", build)
+    fast = vocoder(small)
+    for _ in range(2):
+        sound(fast, random_mel(80, 3))
+        report = fast.report()
+        assert report.engine == ("eager" if trouble else "channels-last")
+        assert trouble is None or "does not run: could not create a primitive." in str(report)
+    assert made == [torch.float32]
+    fast.model = fast.model  # another, for all it knows
+    fast.report()
+    assert made == [torch.float32] * 2
 
 
 def test_asked_for_by_name_it_runs_or_there_is_an_error_each_time(

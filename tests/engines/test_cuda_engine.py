@@ -98,6 +98,21 @@ def test_filters_that_the_closed_form_does_not_know_are_refused() -> None:
         cuda.engine(model, CPU, "fp32", ops=TorchOps())
 
 
+def test_blocks_are_added_up_in_fp32() -> None:
+    sums: list[torch.dtype] = []
+
+    class Noting(TorchOps):
+        def accumulate(self, *arguments, dtype, **named):
+            sums.append(dtype)
+            return super().accumulate(*arguments, dtype=dtype, **named)
+
+    model = gpu_models.model("bigvgan_base_24khz_100band", channels=16)
+    vocode(RowsGenerator(model, dtype=torch.float16, device=CPU, ops=Noting()), gpu_models.mel(model, 1, 3))
+    blocks, stages = len(model.config.block_kernels), len(model.ups)
+    want = ([torch.float32] * (blocks - 1) + [torch.float16]) * stages
+    assert sums == [*want[:-1], torch.float32]  # what the last convolution makes samples of
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_widest_stage_decides_how_much_memory_a_frame_takes(name) -> None:
     model = gpu_models.model(name, channels=64)
@@ -527,6 +542,32 @@ def test_a_pool_is_not_taken_again_when_its_last_graph_is_gone(monkeypatch) -> N
         cache(shaped(7))
     assert cache.trouble is None
     assert [each for each in card.used if isinstance(each, int)] == [0, 0, 1]
+
+
+def test_recording_and_replaying_wait_for_what_they_read_and_for_one_another(monkeypatch) -> None:
+    card, order = Card(monkeypatch), []
+    mine = card.current
+
+    def name(stream: object) -> str:
+        return "mine" if stream is mine else "other"
+
+    def run(mel: Tensor, frames: Tensor) -> Tensor:
+        order.append(f"run on {name(card.current)}")
+        return double(mel)
+
+    monkeypatch.setattr(
+        Card.Stream, "wait_stream", lambda one, first: order.append(f"{name(one)} waits for {name(first)}")
+    )
+    monkeypatch.setattr(Card.Stream, "wait_event", lambda one, event: order.append(f"{name(one)} waits for the last"))
+    done = SimpleNamespace(record=lambda stream: order.append(f"done on {name(stream)}"))
+    monkeypatch.setattr(torch.cuda, "Event", lambda: done)
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: order.append("replay"))
+    cache = ReplayCache(run)
+    for _ in range(3):
+        cache(shaped(5))
+    replay = ["mine waits for the last", "replay", "done on mine"]
+    record = ["other waits for mine", "run on other", "mine waits for other", "run on other"]
+    assert order == ["run on mine", "run on mine", *record, *replay, *replay]
 
 
 def test_a_graphs_input_is_known_to_be_read_by_the_stream_that_replays_it(monkeypatch) -> None:

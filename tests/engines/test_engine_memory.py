@@ -100,6 +100,7 @@ def test_a_model_that_is_set_is_heard(folder: Path) -> None:
     vocoder.model = other.model
     after = vocoder.mel_to_waveform(mel, check_format=False)
     assert vocoder.report().engine == "channels-last"
+    assert torch.equal(vocoder.model.conv_post.weight, other.model.conv_post.weight), "it was read from the file"
     assert not torch.allclose(after, before, rtol=0.1)
     torch.testing.assert_close(after, other.mel_to_waveform(mel, check_format=False), rtol=1e-4, atol=1e-5)
 

@@ -66,6 +66,14 @@ def test_on_cuda_the_cuda_engine_runs_and_reports_what_it_measured(asked, runs, 
     assert pretending.chunk_frames == 777
 
 
+def test_a_model_that_is_set_gets_an_engine_of_its_own() -> None:
+    pretending = vocoder().pretend()
+    first = pretending._accelerated
+    pretending.model = gpu_models.model(NAME, channels=32, seed=1)
+    assert pretending._accelerated is not None
+    assert pretending._accelerated is not first
+
+
 def test_a_chunk_that_was_asked_for_stays() -> None:
     assert vocoder(chunk_frames=33).pretend().chunk_frames == 33
 
