@@ -68,12 +68,14 @@ def test_a_vocoder_whose_weights_are_missing(plugin, tmp_path, monkeypatch) -> N
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     pin = WeightsPin("someone/something", "0" * 40, {"model.pt": (7_000_000, "0" * 64)})
-    variants = [Variant("plain", toy.MEL, 8000, weights=pin), Variant("other", toy.MEL, 8000)]
+    unknown = WeightsPin("someone/something", "main", {"model.pt": (None, None)})
+    variants = [Variant("plain", toy.MEL, 8000, weights=pin), Variant("other", toy.MEL, 8000, weights=unknown)]
     registry = registry_of(offer("toy", plugin("weighty_plugin", toy.card(variants=variants))))
     story = registry.explain("toy")
     assert story.usable
     assert verdicts(registry) == [("toy-dist", "weights missing")]
     assert "not downloaded (someone/something at 000000000000, 7 MB)" in str(story)
+    assert "other: not downloaded (someone/something at main)" in str(story)
     assert "distill-vocoder weights fetch toy" in str(story)
     assert story.candidates[0].verdict in USABLE
 

@@ -23,7 +23,7 @@ from distill_bigvgan.engines import channels_last as wiring
 from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
 from distill_core.adapted import AdaptedVocoder
-from distill_core.engines import channels_last, residual_stack, selection, winograd
+from distill_core.engines import channels_last, residual_stack, selection, streaming, winograd
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
@@ -830,6 +830,22 @@ def test_buffers_are_kept_and_do_not_grow(small: dict[str, Any]) -> None:
     widest = (16 + 2 * fast.halo) * 256 * 4  # samples of a window, 2 channels in the last stage, and twice for bf16
     room = channels_last.TILE_BYTES + (1 << 20)
     assert stack.space.nbytes() <= 6 * (4 * widest + room)
+
+
+def test_a_stream_keeps_no_more_the_longer_it_is(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = vocoder(small)
+    fast.report()
+    kept: dict[Any, int] = {}
+    plain = streaming._Signal.keep
+
+    def keep(signal: Any, first: int) -> None:
+        plain(signal, first)
+        kept[signal] = len(signal.rows)
+
+    monkeypatch.setattr(streaming._Signal, "keep", keep)
+    pieces = random_mel(80, 2 * fast.halo + 12).split(3, dim=-1)
+    rows = [sorted(kept.values()) for _ in fast.stream(pieces, check_format=False)]
+    assert len(rows) > 4 and rows[-2] == rows[-3] == rows[-4]  # the last is of the end
 
 
 # Threads and processes

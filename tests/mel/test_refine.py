@@ -78,6 +78,36 @@ def test_means_are_of_what_is_there() -> None:
     torch.testing.assert_close(means[refine._LONGEST], values[0, :, 1:].mean(dim=-1), rtol=0, atol=4e-3)
 
 
+@pytest.mark.parametrize(
+    ("sigma", "expected"), [(0.0, [-2.846, -8.767, -3.403, -4.596]), (0.05, [-2.796, -6.384, -3.295, -4.491])]
+)
+def test_the_networks_are_shown_what_they_were_trained_on(sigma: float, expected: list[float]) -> None:
+    """What is shown in another way makes their weights worth less, mostly by too little for a test of the sound.
+
+    Weights that are trained anew give other numbers.
+    """
+    band, frame = torch.arange(128.0, dtype=torch.float64)[:, None], torch.arange(200.0, dtype=torch.float64)
+    mel = (1.0 + torch.sin(band / 9 + frame / 50) + 0.5 * torch.sin(band / 2 - frame / 90)).clamp(min=0.0)
+    made = MelAdapter(VAE, BIGVGAN)(noisy(mel[None].float(), sigma))
+    torch.testing.assert_close(made[0, 10::30, 60], torch.tensor(expected), rtol=0, atol=5e-3)
+
+
+def test_the_bands_beside_a_band_lie_on_either_side_of_it() -> None:
+    bands = torch.arange(float(VAE.n_mels))
+    below, at, above = (refine.warp_matrix(VAE, BIGVGAN, shift) @ bands for shift in refine.BESIDE)
+    inner = (at > 1) & (at < VAE.n_mels - 2)
+    assert inner.sum() > 100
+    torch.testing.assert_close(below[inner], at[inner] - 1)
+    torch.testing.assert_close(above[inner], at[inner] + 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_mel_that_stands_still_has_no_noise(value: float, shares: list[torch.Tensor]) -> None:
+    made = MelAdapter(VAE, BIGVGAN)(torch.full((1, VAE.n_mels, 40), value))
+    assert made.isfinite().all()
+    assert torch.cat(shares).eq(0.0).all()
+
+
 def test_a_refinement_that_is_not_there_is_missed_aloud(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
