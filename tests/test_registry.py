@@ -13,6 +13,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ import torch
 
 from distill_core import Registry, Variant, WeightsPin, catalog, device, errors, get_vocoder, hookimpl
 from distill_core.discovery import Candidate, Discovery, Settings, discover
-from distill_core.loaded import Loaded
+from distill_core.loaded import Loaded, identity
 from tests import toy
 
 
@@ -318,7 +319,7 @@ def test_what_is_whole_is_a_number_of_frames_and_a_rate(good: Registry) -> None:
 def test_what_has_no_hash_is_told_apart(good: Registry, monkeypatch) -> None:
     real = toy.load
 
-    def load(card, variant, *, device, precision, weights=None, voice=None, depth=None, progress=True):
+    def load(card, variant, *, device, precision, weights=None, voice=None, depth=None, progress=True, tqdm_class=None):
         return real(card, variant, device=device, precision=precision)
 
     monkeypatch.setattr(toy, "load", load)
@@ -330,10 +331,17 @@ def test_what_has_no_hash_is_told_apart(good: Registry, monkeypatch) -> None:
     assert good.get("toy", device="cpu", depth=True) is not good.get("toy", device="cpu", depth=1)
     for value in ([1, {"a": [2]}], {"a": (1, 2)}):
         assert good.get("toy", device="cpu", voice=value) is good.get("toy", device="cpu", voice=copy.deepcopy(value))
-    assert good.get("toy", device="cpu", voice=[1]) is not good.get("toy", device="cpu", voice=[2])
+    assert len({id(good.get("toy", device="cpu", voice=voice)) for voice in ([1], [2], (1,))}) == 3
     assert good.get("toy", device="cpu", voice=1, depth=2) is good.get("toy", device="cpu", depth=2, voice=1)
     # What is seen of the loading makes no other vocoder.
-    assert good.get("toy", device="cpu", progress=False) is good.get("toy", device="cpu")
+    assert good.get("toy", device="cpu", progress=False, tqdm_class=int) is good.get("toy", device="cpu")
+
+
+def test_a_path_is_the_same_however_it_is_written(tmp_path: Path, monkeypatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert len({identity(path) for path in ("~/w", "w", "x/../w", tmp_path / "w", str(tmp_path / "w"))}) == 1
 
 
 def test_whoever_waited_for_a_load_that_failed_loads_for_all_who_come_later(good: Registry, monkeypatch) -> None:

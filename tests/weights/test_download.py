@@ -418,6 +418,8 @@ def test_tokens_go_to_the_hub_and_nowhere_else(
     assert not hub.faults[0].times
     carried = {request.path.split("/")[1]: request.headers.get("authorization") for request in hub.requests}
     assert carried == {"nvidia": "Bearer hf_secret", "cdn": None}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    assert "authorization" not in transfer._headers()
 
 
 def test_a_proxy_is_used(hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch) -> None:
