@@ -107,7 +107,7 @@ def test_blocks_are_added_up_in_fp32() -> None:
             return super().accumulate(*arguments, dtype=dtype, **named)
 
     model = gpu_models.model("bigvgan_base_24khz_100band", channels=16)
-    vocode(RowsGenerator(model, dtype=torch.float16, device=CPU, ops=Noting()), gpu_models.mel(model, 1, 3))
+    vocode(cuda.rows(model, dtype=torch.float16, device=CPU, ops=Noting()), gpu_models.mel(model, 1, 3))
     blocks, stages = len(model.config.block_kernels), len(model.ups)
     want = ([torch.float32] * (blocks - 1) + [torch.float16]) * stages
     assert sums == [*want[:-1], torch.float32]  # what the last convolution makes samples of
