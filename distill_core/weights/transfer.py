@@ -32,6 +32,7 @@ MAX_WAIT = 60.0
 """Seconds that a server may ask us to wait; beyond, the person decides."""
 
 _CHUNK = 1 << 16
+_SMALL_CHUNK = 1 << 10
 _MAX_REDIRECTS = 5
 _FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
 # In a cache that others write to, a link there must not lead to a file of ours, nor a pipe be waited for.
@@ -222,7 +223,19 @@ def _stream(url: str, headers: dict[str, str], timeout: float) -> Iterator[tuple
             yield response, response.iter_bytes()  # as they arrive: what waits in a buffer is lost with the line
     else:
         with session.get(url, headers=headers, timeout=timeout, stream=True) as response:
-            yield response, response.iter_content(_CHUNK)
+            yield response, _as_they_arrive(response)
+
+
+def _as_they_arrive(response: Any) -> Iterator[bytes]:
+    """The body of a response of requests. Its `iter_content` waits until a piece is full, and loses what it has of it.
+
+    Over a line that breaks within every piece, that would be all that ever came.
+    """
+    read1: Any = getattr(response.raw, "read1", None)
+    if read1 is None:  # an older urllib3
+        yield from response.iter_content(_SMALL_CHUNK)
+    else:
+        yield from iter(lambda: read1(_CHUNK, decode_content=True), b"")
 
 
 def _first_byte(response: Any) -> int:

@@ -76,6 +76,25 @@ def test_one_call_outlives_a_line_that_breaks_again_and_again(
     assert sum("broke off" in message for message in caplog.messages) == 9
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_the_client_of_huggingface_hub_before_1_loses_nothing_either(
+    hub: HubServer, cache: Path, pin: WeightsPin, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    requests = pytest.importorskip("requests")
+    if old:
+        from urllib3 import response
+
+        for kind in (response.HTTPResponse, response.BaseHTTPResponse):
+            monkeypatch.delattr(kind, "read1")
+    with requests.Session() as session:
+        monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
+        # 37,037 bytes each time: less than a piece of those that are read
+        hub.faults += [Fault(NAME, cut=part / 27, times=1) for part in range(1, 27)]
+        assert_whole(pin, fetch(pin))
+    lost = hub.sent(NAME) - SIZE
+    assert lost < 26 * 1024 if old else lost == 0
+
+
 def test_a_server_without_ranges_sends_all_again(hub: HubServer, cache: Path, pin: WeightsPin) -> None:
     hub.faults += [Fault(NAME, cut=0.5, times=1), Fault(NAME, ranges=False)]
     assert_whole(pin, ensure(pin, tqdm_class=Bar))
