@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..activation import import_factory
@@ -316,9 +317,22 @@ def torch_settings() -> dict[str, Any]:
         "torch.is_grad_enabled()": torch.is_grad_enabled(),
         "torch.is_inference_mode_enabled()": torch.is_inference_mode_enabled(),
         "torch.get_num_threads()": torch.get_num_threads(),
-        "torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision(),
+        **_precisions(),
         "torch.are_deterministic_algorithms_enabled()": torch.are_deterministic_algorithms_enabled(),
         "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
     }
+
+
+def _precisions() -> dict[str, Any]:
+    """Torch's settings of what fp32 may be computed in."""
+    import torch
+
+    settings = {}
+    for name in ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"):
+        with contextlib.suppress(AttributeError):  # an older torch
+            found = attrgetter(f"{name}.fp32_precision")(torch.backends)
+            settings[f"torch.backends.{name}.fp32_precision"] = "ieee" if found == "none" else found  # mean the same
+    # Once one of these was set, torch may refuse to say what the older setting is; whoever sets that one sets these.
+    return settings or {"torch.get_float32_matmul_precision()": torch.get_float32_matmul_precision()}

@@ -240,6 +240,22 @@ def test_what_the_factorys_module_does_when_it_is_imported_is_told(
     assert f"Importing {module} {words}" in detail(report, check)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="this torch has none of the newer settings")
+def test_torchs_newer_settings_of_precision_count_and_may_be_in_use(tmp_path, monkeypatch, request) -> None:
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision("highest"))  # sets the newer ones, too
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    with pytest.raises(RuntimeError, match="mix"):
+        torch.get_float32_matmul_precision()
+    assert not failures(run_checks("Conforming", registry=planted.registry_of("Conforming")))
+    (tmp_path / "factory_fast.py").write_text(
+        "import torch\nfrom tests.testing_kit.planted import load\ntorch.backends.cuda.matmul.fp32_precision = 'ieee'\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    report = run_checks("Conforming", registry=planted.registry_of("Conforming", factory="factory_fast:load"))
+    assert failures(report) == {"leaves_torch_alone"}
+    assert "torch.backends.cuda.matmul.fp32_precision from tf32 to ieee" in detail(report, "leaves_torch_alone")
+
+
 def test_checking_leaves_the_random_numbers_of_loading_alone() -> None:
     before = torch.get_rng_state()
     subject = Subject("Conforming", planted.registry_of("Conforming", factory=f"{planted.__name__}:load_seeding"))
