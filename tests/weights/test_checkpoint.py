@@ -258,7 +258,7 @@ def test_other_content(tmp_path: Path, content: object, said: str) -> None:
 
 def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of newer torch
+        warnings.simplefilter("ignore")  # newer torch says that it is to go
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="TorchScript"):
         read_checkpoint(tmp_path / "x.pt")
