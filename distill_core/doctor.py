@@ -48,13 +48,19 @@ VARIABLES = (
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
+    "NUMBA_CACHE_DIR",
+    "NUMBA_CPU_FEATURES",
+    "NUMBA_CPU_NAME",
+    "NUMBA_DISABLE_JIT",
+    "TRITON_CACHE_DIR",
+    "TRITON_INTERPRET",
     "PYTHONPATH",
     "PYTHONNOUSERSITE",
 )
 """Environment variables that change what distill does; proxies count in lower case as well."""
 
-PACKAGES = ("torch", "numpy", "pluggy", "huggingface_hub", "safetensors", "tqdm", "soundfile", "soxr")
-OPTIONAL = {"soundfile": "audio", "soxr": "audio"}  # package -> the extra of distill-core that brings it
+PACKAGES = ("torch", "numpy", "pluggy", "huggingface_hub", "safetensors", "tqdm", "numba", "soundfile", "soxr")
+OPTIONAL = {"numba": "cpu", "soundfile": "audio", "soxr": "audio"}  # package -> the extra of distill-core that brings it
 
 # torch can end the process (a library that does not fit), or hang (a driver): both have happened to users.
 _TORCH_TIMEOUT = 120.0
