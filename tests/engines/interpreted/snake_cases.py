@@ -117,7 +117,7 @@ def _by_cosine(u, frequency, amplitude):
     return tl.fma(-0.5 * amplitude, tl.cos(u * (6.28318531 * frequency)), u)
 
 
-@pytest.mark.parametrize("walk", [Walk(8, 4), ALL_IN_ONE])
+@pytest.mark.parametrize("walk", [Walk(8, 32), ALL_IN_ONE])
 def test_with_a_cosine_it_computes_the_same(walk, monkeypatch) -> None:
     """The card's own cosine, which the interpreter has not, is taken for half-precision results alone."""
     monkeypatch.setattr(triton_snake, "_snake_by_cosine", _by_cosine)
