@@ -60,7 +60,7 @@ VARIABLES = (
 """Environment variables that change what distill does; proxies count in lower case as well."""
 
 PACKAGES = ("torch", "numpy", "pluggy", "huggingface_hub", "safetensors", "tqdm", "numba", "soundfile", "soxr")
-OPTIONAL = {"numba": "cpu", "soundfile": "audio", "soxr": "audio"}  # package -> the extra of distill-core that brings it
+OPTIONAL = {"numba": "cpu", "soundfile": "audio", "soxr": "audio"}  # the extra of distill-core that brings it
 
 # torch can end the process (a library that does not fit), or hang (a driver): both have happened to users.
 _TORCH_TIMEOUT = 120.0
