@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from distill_core.engines.gpu.convolutions import Convolution, Upsampling
-from distill_core.engines.gpu.engine import CudaEngine, triton_ops
+from distill_core.engines.gpu.engine import CudaEngine
 from distill_core.engines.gpu.generator import RowsGenerator, Stage, Step
 from distill_core.engines.gpu.ops import Ops
 
@@ -19,19 +19,8 @@ from .stages import stage_dtypes
 
 
 def engine(model: HiFiGAN, device: torch.device, precision: str, *, ops: Ops[LeakyReLU] | None = None) -> CudaEngine:
-    """A folded HiFi-GAN there.
-
-    Args:
-        model: the generator; see `CudaEngine`.
-        device: a CUDA device.
-        precision: see `CudaEngine`.
-        ops: by default Triton's.
-
-    Raises:
-        EngineUnavailable: it cannot run there: the reason.
-    """
-    kernels = triton_ops(device, precision, _triton) if ops is None else ops
-    return CudaEngine(model, lambda dtype: rows(model, dtype=dtype, device=device, ops=kernels), device, precision)
+    """A folded HiFi-GAN on that device, by Triton's kernels or by other `ops`; see `CudaEngine`."""
+    return CudaEngine(model, rows, device, precision, triton=_triton, ops=ops)
 
 
 def _triton() -> Ops[LeakyReLU]:

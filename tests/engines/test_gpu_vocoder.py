@@ -33,7 +33,7 @@ class Engine(CudaEngine):
 
 
 def engine(model: BigVGAN, precision: str, ops: TorchOps) -> Engine:
-    return Engine(model, lambda dtype: cuda.rows(model, dtype=dtype, device=CPU, ops=ops), CPU, precision)
+    return Engine(model, cuda.rows, CPU, precision, triton=cuda._triton, ops=ops)
 
 
 class Pretending(BigVGANVocoder):

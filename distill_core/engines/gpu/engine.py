@@ -12,7 +12,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,9 @@ from ..channels_last import EngineUnavailable
 from . import self_test
 from .generator import RowsGenerator
 from .graphs import ReplayCache
+from .ops import Ops
 
 log = logging.getLogger(__name__)
-
-Made = TypeVar("Made")
 
 AUTO = ("fp16", "bf16", "fp32")
 """What precision="auto" tries: by its rounding fp16 is eight times finer than bf16, and as fast."""
@@ -45,6 +44,12 @@ _SHARE = 0.5
 """Of the free memory that a chunk is meant to take: others use the card too."""
 
 
+class Rows(Protocol):
+    """Makes of a module what runs on the device, with convolutions in `dtype`. May raise `EngineUnavailable`."""
+
+    def __call__(self, model: Any, *, dtype: torch.dtype, device: torch.device, ops: Any) -> RowsGenerator[Any]: ...
+
+
 class CudaEngine:
     """A generator on a CUDA device: mel [B, n_mels, T], fp32, on the device -> waveform [B, T * hop_length].
 
@@ -52,12 +57,14 @@ class CudaEngine:
 
     Args:
         model: the module, mel -> [B, 1, T * hop_length], on any device; it stays there, and need not be on this one.
-        rows: makes of it what runs, on the device, with convolutions in that dtype. May raise `EngineUnavailable`.
-        device: a CUDA device. With kernels for others the engine runs on any, for tests.
+        rows: describes the model.
+        device: a CUDA device.
         precision: "fp32", "fp16", "bf16", or "auto" for the first of `AUTO` that works.
+        triton: imports the model's Triton kernels.
+        ops: others in their place, with which the engine runs on any device, for tests.
 
     Raises:
-        EngineUnavailable: an old card, a kernel that fails or is wrong: the reason.
+        EngineUnavailable: no CUDA, an old card, no Triton, a kernel that fails or is wrong: the reason.
     """
 
     name = "cuda"
@@ -65,13 +72,17 @@ class CudaEngine:
     def __init__(
         self,
         model: nn.Module,
-        rows: Callable[[torch.dtype], RowsGenerator[Any]],
+        rows: Rows,
         device: torch.device,
         precision: str,
+        *,
+        triton: Callable[[], Ops[Any]],
+        ops: Ops[Any] | None = None,
     ) -> None:
         self._model = model
         self._rows = rows
         self._device = device
+        self._ops = triton_ops(device, precision, triton) if ops is None else ops
         self._spare: dict[str, Tensor] | None = None
         passed_over: list[str] = []
         for choice in AUTO if precision == "auto" else (precision,):
@@ -88,7 +99,7 @@ class CudaEngine:
         check_capability(self._device, precision)
         try:
             with torch.inference_mode(), self._on_device(), self._told_if_it_takes_long():
-                generator = self._rows(DTYPES[precision])
+                generator = self._rows(self._model, dtype=DTYPES[precision], device=self._device, ops=self._ops)
                 self.error = self_test.check(generator, self._model)
         except EngineUnavailable:
             raise
@@ -161,7 +172,7 @@ class CudaEngine:
         notes = [f"Relative error to the eager engine in its self-test on this device: {self.error:.1e}."]
         if self.precision == "fp32" and tf32_convolutions():
             notes.append("Convolutions may use TF32: torch.backends.cudnn.allow_tf32 is on, which is torch's default.")
-        if (trouble := self._generator.ops.trouble) is not None:
+        if (trouble := self._ops.trouble) is not None:
             notes.append(f"Convolutions run by cuDNN, also where it is slower: {trouble}.")
         notes += [f"Passed over for precision='auto': {reason}." for reason in self._passed_over]
         if self._replays is not None and self._replays.trouble:
@@ -171,17 +182,8 @@ class CudaEngine:
         return tuple(notes)
 
 
-def triton_ops(device: torch.device, precision: str, make: Callable[[], Made]) -> Made:
-    """Operations by Triton kernels, if they can be expected to work on the device.
-
-    Args:
-        device: where they are to run.
-        precision: as for `CudaEngine`.
-        make: imports them, and Triton with them.
-
-    Raises:
-        EngineUnavailable: no CUDA, an old card, no Triton: the reason.
-    """
+def triton_ops(device: torch.device, precision: str, make: Callable[[], Ops[Any]]) -> Ops[Any]:
+    """What `make` imports, if it can be expected to work. Raises `EngineUnavailable`."""
     if device.type != "cuda":
         raise EngineUnavailable(f"the CUDA engine runs on CUDA devices, not on {device}")
     if torch.version.cuda is None:
