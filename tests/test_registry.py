@@ -828,7 +828,7 @@ def test_discovery_reads_our_group_and_nothing_else() -> None:
             Distribution("/s/other-1.0.dist-info", "[console_scripts]\ndistill.vocoders = a:b\n", "other"),
             Distribution("/s/toy_dist-1.0.dist-info", POINTS, "toy-dist"),
             Distribution("/s/none-1.0.dist-info", "", "none"),
-            Distribution("/work/linked.egg-info", POINTS, "linked", "2.0"),
+            Distribution("/somewhere/linked.egg-info", POINTS, "linked", "2.0"),
             Distribution("/x/bare-3.0.dist-info", POINTS),
             Unreadable("/y/unreadable-1.0.dist-info"),
             Distribution("/z/EGG-INFO", "[distill.vocoders]\n# one = a:b\nno equals sign\n= c\n two = d : e [extra]\n"),
@@ -836,7 +836,7 @@ def test_discovery_reads_our_group_and_nothing_else() -> None:
     )
     assert found.candidates == (
         Candidate("toy", "toy_plugin", "toy-dist", "1.0", "/s/toy_dist-1.0.dist-info", "a summary"),
-        Candidate("toy", "toy_plugin", "linked", "2.0", "/work/linked.egg-info", "a summary"),
+        Candidate("toy", "toy_plugin", "linked", "2.0", "/somewhere/linked.egg-info", "a summary"),
         Candidate("toy", "toy_plugin", "bare", "3.0", "/x/bare-3.0.dist-info"),
         Candidate("two", "d", "unknown", "", "/z/EGG-INFO", attribute="e"),
     )
