@@ -362,7 +362,7 @@ class VocoderBase(abc.ABC):
 
     def _check_sound(self, wave: torch.Tensor, first_frame: int = 0) -> None:
         """See that no NaN or infinity is in `wave` [B, 1, n], which begins at a frame of the model's own format."""
-        if all(extreme.isfinite() for extreme in torch.aminmax(wave)):
+        if torch.stack(torch.aminmax(wave)).isfinite().all():
             return
         bad = (~torch.isfinite(wave[:, 0])).nonzero()
         item, sample = bad[bad[:, 1].argmin()].tolist()
