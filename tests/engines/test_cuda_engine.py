@@ -26,7 +26,7 @@ from distill_core.engines.gpu import graphs, self_test
 from distill_core.engines.gpu.graphs import ReplayCache
 from distill_core.engines.gpu.ops import Extent, TorchOps
 from tests.engines import gpu_models
-from tests.engines.gpu_models import CPU, error
+from tests.engines.gpu_models import CPU, error, vocode
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
@@ -40,12 +40,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def vocode(run, mel: Tensor) -> Tensor:
-    with torch.inference_mode():
-        wave: Tensor = run(mel)
-    return wave
 
 
 # The data flow
@@ -617,14 +611,7 @@ def large() -> BigVGAN:
 @needs_gpu
 @pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 1e-2), ("bf16", 1e-2)])
 def test_the_engine_on_this_gpu(large, precision, limit) -> None:
-    engine = cuda.engine(large, torch.device("cuda:0"), precision)
-    for batch, frames in ((1, 1), (2, 13), (1, 100), (1, 700)):
-        mel = gpu_models.mel(large, batch, frames)
-        want = gpu_models.wave(large.double(), mel.double())
-        large.float()
-        for _ in range(3):  # plain, recorded, replayed
-            assert error(vocode(engine, mel.cuda()).cpu(), want) <= limit
-    assert not any("graphs" in note for note in engine.notes)
+    gpu_models.check_on_this_gpu(cuda.engine(large, torch.device("cuda:0"), precision), large, limit)
 
 
 @needs_gpu

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from distill_core.engines.channels_last import EngineUnavailable
 from distill_core.engines.gpu.ops import TorchOps
@@ -14,16 +13,10 @@ from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
 from distill_hifigan.leaky import LeakyReLU
 from distill_hifigan.plugin import CARD
 from tests.engines import gpu_models
-from tests.engines.gpu_models import CPU, error
+from tests.engines.gpu_models import CPU, error, vocode
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}
-
-
-def vocode(run, mel: Tensor) -> Tensor:
-    with torch.inference_mode():
-        wave: Tensor = run(mel)
-    return wave
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
@@ -111,11 +104,4 @@ def test_the_kernels_in_tritons_interpreter() -> None:
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
 def test_on_this_gpu(version, precision, limit) -> None:
     model = gpu_models.hifigan(version, channels=CONFIGS[version]["upsample_initial_channel"])
-    engine = cuda.engine(model, torch.device("cuda:0"), precision)
-    for batch, frames in ((1, 1), (2, 13), (1, 100), (1, 700)):
-        mel = gpu_models.mel(model, batch, frames)
-        want = gpu_models.wave(model.double(), mel.double())
-        model.float()
-        for _ in range(3):  # plain, recorded, replayed
-            assert error(vocode(engine, mel.cuda()).cpu(), want) <= limit
-    assert not any("graphs" in note for note in engine.notes)
+    gpu_models.check_on_this_gpu(cuda.engine(model, torch.device("cuda:0"), precision), model, limit)
