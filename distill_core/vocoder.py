@@ -66,7 +66,7 @@ class VocoderBase(abc.ABC):
         device: where it runs.
         precision: what it computes in; the waveform is float32 in any case.
         chunk_frames: how many frames (of all rows of a batch together) go through the model at once,
-            halo not counted. Bounds memory; the result does not depend on it.
+            halo not counted; by default 256. Bounds memory; the result does not depend on it.
 
     Raises:
         TypeError: `variant` is no `Variant`.
@@ -88,7 +88,7 @@ class VocoderBase(abc.ABC):
         halo: int,
         device: torch.device | str = "cpu",
         precision: str = "fp32",
-        chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+        chunk_frames: int | None = None,
     ) -> None:
         if not isinstance(variant, Variant):
             raise TypeError(
@@ -101,7 +101,7 @@ class VocoderBase(abc.ABC):
         self._halo = int(halo)
         self._device = parsed(device)
         self._precision = check_precision(precision)
-        self.chunk_frames = chunk_frames
+        self.chunk_frames = DEFAULT_CHUNK_FRAMES if chunk_frames is None else chunk_frames
         # One run at a time: calls from several threads take turns chunk by chunk, and nobody computes
         # while the model moves from one device to another.
         self._turn = Turn()

@@ -349,6 +349,12 @@ def test_a_chunk_size_must_be_a_number_of_frames(frames) -> None:
         ToyVocoder().chunk_frames = frames
 
 
+def test_a_factory_hands_on_its_chunk_frames_as_it_got_it() -> None:
+    """None where nobody said one, as the factory in docs/plugins.md has it."""
+    assert Bare(toy.VARIANT, halo=0, chunk_frames=None).chunk_frames == Bare(toy.VARIANT, halo=0).chunk_frames > 1
+    assert Bare(toy.VARIANT, halo=0, chunk_frames=3).chunk_frames == 3
+
+
 def test_a_back_end_that_breaks_the_contract_is_named() -> None:
     vocoder = ToyVocoder()
     vocoder._vocode = lambda mel: torch.zeros(1, 3)
