@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import CorpusError, WeightsDownloadError, WeightsOfflineError
 from ..registry import registry
 from ..states import variant_state
+from ..weights.source import CONFIG
 from .plan import Item
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class VocodeJob:
 
 
 def _contents(weights: str) -> list[tuple[str, int, int]]:
-    """What tells one state of a checkpoint, or a folder with one, from another."""
+    """What tells one state of a checkpoint and the configuration beside it, or a folder with them, from another."""
     path = Path(os.path.expanduser(weights))
-    found = sorted(path.iterdir()) if path.is_dir() else [path]
+    found = sorted(path.iterdir()) if path.is_dir() else [path, path.with_name(CONFIG)]
     return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in found if each.is_file()]

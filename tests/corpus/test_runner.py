@@ -266,7 +266,9 @@ def test_settings_change_with_what_is_heard_and_with_nothing_else(installed: Non
     ]
     (tmp_path / "weights").write_bytes(b"12")
     others.append(settings(weights=str(tmp_path / "weights")))
-    assert len({plain, *others}) == 9
+    (tmp_path / "config.json").write_text("{}")  # beside a file of weights it says what they are
+    others.append(settings(weights=str(tmp_path / "weights")))
+    assert len({plain, *others}) == 10
 
 
 def test_an_encoding_that_does_not_exist_is_refused_before_anything_is_read(installed: None) -> None:
