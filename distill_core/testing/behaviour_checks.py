@@ -13,7 +13,7 @@ from ..device import why_unusable
 from ..errors import DeviceError, PluginError
 from ..wording import on_one_line
 from .checks import ConformanceError, Group, NotApplicable, require
-from .subject import SAME_NOISE, Subject, difference
+from .subject import NOISE_OF_THE_MEL, Subject, difference
 
 BEHAVIOUR = Group("behaviour")
 
@@ -33,7 +33,7 @@ def deterministic(subject: Subject) -> None:
     require(
         error <= allowed,
         f"The same mel gives another waveform the second time; they differ by {error:.1e} of the peak. Put the "
-        f"model into eval(), and carry nothing from call to call. {SAME_NOISE}",
+        f"model into eval(), and carry nothing from call to call. {NOISE_OF_THE_MEL}",
     )
     frame = one[..., :1]
     for _ in range(_UNTIL_FULL):

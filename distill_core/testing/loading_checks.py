@@ -11,7 +11,7 @@ from ..mel.spec import MelSpec
 from ..report import EngineReport
 from ..weights import load_checkpoint
 from .checks import ConformanceError, Group, require
-from .subject import SAME_NOISE, Subject, Trace, difference
+from .subject import NOISE_OF_THE_MEL, Subject, Trace, difference
 
 LOADING = Group("loading")
 
@@ -80,7 +80,7 @@ def leaves_torch_alone(subject: Subject) -> None:
         "Loading it": "Making a torch module draws its first weights: seed and make it within `with "
         "torch.random.fork_rng():`, or make it within `with torch.device('meta'):` and load_state_dict(..., "
         "assign=True).",
-        "Running it": SAME_NOISE,
+        "Running it": NOISE_OF_THE_MEL,
     }
     for trace in _traces(subject):
         require(

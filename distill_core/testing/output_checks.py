@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import DistillError
 from ..wording import on_one_line
 from .checks import ConformanceError, Group, require
-from .subject import SAME_NOISE, Subject, difference, not_finite
+from .subject import NOISE_OF_THE_MEL, Subject, difference, not_finite
 
 OUTPUT = Group("output")
 
@@ -99,7 +99,7 @@ def chunks(subject: Subject) -> None:
             want,
             f"{mel.shape[-1]} frames in chunks of {size}",
             "Either halo is too small, or the model looks at the whole mel (a normalisation over time, a global "
-            f"maximum, a position counted from the start), or it draws noise for each run. {SAME_NOISE}",
+            f"maximum, a position counted from the start), or it draws noise for each run. {NOISE_OF_THE_MEL}",
         )
 
 

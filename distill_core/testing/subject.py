@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 # Two ways to the same waveform may round differently: largest difference allowed, relative to the peak.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 5e-2}
 _WHOLE = 1 << 30
-SAME_NOISE = "Noise has to be the same for every frame: a buffer of hop_length samples, drawn once with a fixed seed."
+NOISE_OF_THE_MEL = (
+    "A frame's noise has to follow from its mel alone: see 'A model that needs noise' in docs/plugins.md. One buffer "
+    "of hop_length samples for every frame would do, but buzzes."
+)
 """What to do about noise: drawn for each call, if with one seed, a frame's would depend on the chunk it is in."""
 _SEED = 20250117  # no model's favourite: seeding again with the same number would not show
 

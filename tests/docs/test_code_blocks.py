@@ -57,7 +57,8 @@ NOT_RUN = (
     NotRun(r"distill-vocoder playground.*", "serves until Ctrl-C; tests/playground drives it", readers.command_line),
 )
 
-# What a page's text takes for granted: the mels that a reader's own model makes, and a sound card.
+# What a page's text takes for granted: the mels that a reader's own model makes, a sound card, and onnxruntime with a
+# file that it can load.
 GIVEN = {
     "README.md": """
 import torch
@@ -68,6 +69,22 @@ import torch
 mel, mels, play = torch.full((1, 80, 40), -6.0), [torch.full((1, 80, 20), -6.0)], len
 """,
     "docs/index.md": "import torch; mel = torch.full((1, 80, 40), -6.0)",
+    "docs/plugins.md": """
+import sys
+from types import SimpleNamespace
+import numpy
+
+class Session:
+    def __init__(self, path, options, providers):
+        if path != "generator.onnx":
+            raise RuntimeError("no such file")
+    def get_inputs(self):
+        return [SimpleNamespace(name="mel", shape=["B", 100, "T"])]
+    def run(self, names, inputs):
+        return [numpy.tanh(inputs["mel"][:, :1]).repeat(256, axis=2)]
+
+sys.modules["onnxruntime"] = SimpleNamespace(SessionOptions=SimpleNamespace, InferenceSession=Session)
+""",
     "docs/mel-formats.md": """
 import torch
 waveform = 0.1 * torch.randn(1, 44_100)

@@ -175,16 +175,19 @@ class NoiseByPosition(ToyVocoder):
         return wave + 0.01 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(0)).to(wave.device)
 
 
-class NoiseOfEveryFrame(ToyVocoder):
-    """As the kit says how to."""
+class NoiseOfTheMel(ToyVocoder):
+    """As docs/plugins.md says how to."""
 
     def __init__(self, *args, **arguments) -> None:
         super().__init__(*args, **arguments)
-        noise = torch.randn(toy.MEL.hop_length, generator=torch.Generator().manual_seed(0))
-        self.model.register_buffer("noise", 0.01 * noise.to(self.device), persistent=False)
+        draw = torch.Generator().manual_seed(0)
+        for name, size in (("looks", toy.MEL.n_mels), ("bank", toy.MEL.hop_length)):
+            numbers = torch.randn(64, size, generator=draw).to(self.device)
+            self.model.register_buffer(name, numbers, persistent=False)
 
     def _vocode(self, mel: torch.Tensor) -> torch.Tensor:
-        return super()._vocode(mel) + self.model.noise.repeat(mel.shape[-1])
+        noise = torch.cos(self.model.looks @ mel).mT @ self.model.bank
+        return super()._vocode(mel) + 0.01 * noise.flatten(1)
 
 
 class Unseeded(ToyVocoder):

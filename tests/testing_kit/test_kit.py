@@ -126,8 +126,8 @@ def test_each_planted_vocoder_fails_its_promise(name: str, monkeypatch) -> None:
 
 def test_of_noise_the_kit_says_what_keeps_the_contract() -> None:
     report = run_checks("NoiseByPosition", registry=planted.registry_of("NoiseByPosition"))
-    assert "Noise has to be the same for every frame" in detail(report, "chunks")
-    report = run_checks("NoiseOfEveryFrame", registry=planted.registry_of("NoiseOfEveryFrame"))
+    assert "A frame's noise has to follow from its mel alone" in detail(report, "chunks")
+    report = run_checks("NoiseOfTheMel", registry=planted.registry_of("NoiseOfTheMel"))
     assert report.ok, str(report)
 
 
