@@ -328,7 +328,7 @@ class VocoderBase(abc.ABC):
         hop = self.hop_length
         wave = self._waveform(feed.rows, 1, max(feed.lengths) * hop)
         with (
-            frames_progress(progress, sum(feed.lengths), hop / self.sample_rate) as bar,
+            frames_progress(progress, sum(feed.lengths), hop / self.variant.sample_rate) as bar,
             Run(self, feed, bar) as run,
         ):
             for rows, window, total in chunking.batches(feed.lengths, chunk=self.chunk_frames, halo=self.halo):

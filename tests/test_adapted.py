@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import tqdm.std
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
@@ -107,6 +108,15 @@ def test_a_stream_into_longer_frames_without_a_halo_equals_one_shot(size: int, f
     mel = source_mel(2, frames)
     waves = list(vocoder.stream(mel.split(size, dim=-1), check_format=False))
     assert_same(torch.cat(waves, dim=-1), vocoder.mel_to_waveform(mel, check_format=False))
+
+
+@pytest.mark.parametrize("sample_rate", [None, 4000, 16000])
+def test_a_progress_bar_counts_seconds_of_audio_whatever_the_rate_asked_for(sample_rate, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tqdm.tqdm", lambda **about: tqdm.std.tqdm(**{**about, "delay": 0, "mininterval": 0}))
+    vocoder, mel = adapted(mel=None, sample_rate=sample_rate), toy.mel(1, 500)
+    wave = vocoder.mel_to_waveform(mel, progress=True)
+    assert wave.shape[-1] == vocoder.sample_rate  # a second
+    assert "1.0/1.0 s of audio" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("lengths", [None, [30, 60, 60], [20, 40, 60]])
