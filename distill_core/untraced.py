@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar, cast
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -28,3 +28,17 @@ def untraced(function: Callable[_P, _R]) -> Callable[_P, _R]:
         return plain(*args, **kwargs)
 
     return run
+
+
+_END = object()
+
+
+def each_untraced(items: Iterator[_R]) -> Iterator[_R]:
+    """`items`, made as by themselves: of a generator torch.compile leaves the frame alone, and not what it calls."""
+    while (item := _next(items)) is not _END:
+        yield cast(_R, item)
+
+
+@untraced
+def _next(items: Iterator[object]) -> object:
+    return next(items, _END)

@@ -35,7 +35,7 @@ from .progress import Progress, frames_progress
 from .report import EngineReport
 from .runs import Current, Run
 from .turns import Turn
-from .untraced import untraced
+from .untraced import each_untraced, untraced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -285,7 +285,7 @@ class VocoderBase(abc.ABC):
             MelMismatch: the first frames plainly are of another mel format.
             PluginError: as `mel_to_waveform`.
         """
-        return self._stream(checked_pieces(mels, self.mel), check_format)
+        return each_untraced(self._stream(checked_pieces(mels, self.mel), check_format))
 
     # How it does it
 

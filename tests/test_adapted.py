@@ -110,6 +110,26 @@ def test_a_stream_into_longer_frames_without_a_halo_equals_one_shot(size: int, f
     assert_same(torch.cat(waves, dim=-1), vocoder.mel_to_waveform(mel, check_format=False))
 
 
+def test_of_a_stream_nothing_is_compiled_with_the_program_around_it() -> None:
+    """Conversion and resampling least of all: for each piece anew, that took minutes."""
+    vocoder, mel = adapted(sample_rate=16000), source_mel()
+    want = torch.cat(list(vocoder.stream(mel.split(7, dim=-1), check_format=False)), dim=-1)
+    compiled: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object):
+        compiled.extend(str(node.stack_trace) for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph
+
+    def pieces(mel):
+        return [2 * piece for piece in vocoder.stream((mel + 0).split(7, dim=-1), check_format=False)]
+
+    try:
+        assert_same(torch.cat(torch.compile(pieces, backend=backend)(mel), dim=-1), 2 * want)
+        assert not [where for where in compiled if f"{os.sep}distill_core{os.sep}" in where]
+    finally:
+        torch.compiler.reset()
+
+
 @pytest.mark.parametrize("sample_rate", [None, 4000, 16000])
 def test_a_progress_bar_counts_seconds_of_audio_whatever_the_rate_asked_for(sample_rate, capsys, monkeypatch) -> None:
     monkeypatch.setattr("tqdm.tqdm", lambda **about: tqdm.std.tqdm(**{**about, "delay": 0, "mininterval": 0}))
