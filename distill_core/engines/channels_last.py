@@ -41,14 +41,15 @@ class EngineUnavailable(Exception):
     """An engine cannot run here; the message is a sentence for `report()`."""
 
 
-def check_available() -> None:
-    """Raise `EngineUnavailable` where torch has no oneDNN convolutions to pack weights for."""
+def why_no_onednn() -> str | None:
+    """None if torch has oneDNN's convolutions to pack weights for, else why not."""
     if not torch.backends.mkldnn.is_available():
-        raise EngineUnavailable(f"this torch ({torch.__version__}) for {platform.machine()} was built without oneDNN")
+        return f"this torch ({torch.__version__}) for {platform.machine()} was built without oneDNN"
     if not torch.backends.mkldnn.enabled:
-        raise EngineUnavailable("oneDNN is switched off: torch.backends.mkldnn.enabled is False")
+        return "oneDNN is switched off: torch.backends.mkldnn.enabled is False"
     if missing := [name for name in _OPERATIONS if not hasattr(torch.ops.mkldnn, name)]:
-        raise EngineUnavailable(f"this torch ({torch.__version__}) lacks mkldnn.{missing[0]}")
+        return f"this torch ({torch.__version__}) lacks mkldnn.{missing[0]}"
+    return None
 
 
 def bf16_instructions() -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import EngineError
 from ..flow import Flow
-from .channels_last import EngineUnavailable, bf16_instructions, check_available
+from .channels_last import EngineUnavailable, bf16_instructions, why_no_onednn
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +71,9 @@ def check_engine(engine: str) -> str:
 
 def why_not_channels_last(precision: str) -> str | None:
     """None if the channels-last engine can run on this CPU in this precision, else why it cannot."""
-    try:
-        check_available()
-    except EngineUnavailable as unavailable:
-        return str(unavailable)
-    if precision == "bf16" and bf16_instructions() is None:
-        return f"this {_NO_BF16}"
-    return None
+    if precision != "bf16":
+        return None
+    return why_no_onednn() or (f"this {_NO_BF16}" if bf16_instructions() is None else None)
 
 
 def why_not_on_cpu(precision: str, engine: str) -> str | None:

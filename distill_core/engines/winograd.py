@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 
 from . import compiled
-from .channels_last import Conv, Layout, TransposedConv, Upsampling, upsampling_context, upsampling_padding
+from .channels_last import (
+    Conv,
+    Layout,
+    TransposedConv,
+    Upsampling,
+    upsampling_context,
+    upsampling_padding,
+    why_no_onednn,
+)
+from .matmul_conv import MatmulConv
 from .winograd_conv import WinogradConv
 from .winograd_schemes import scheme_for
 from .workspace import Workspace
@@ -30,7 +39,8 @@ class Convolutions:
 
     def __init__(self) -> None:
         self._scratch = Workspace()
-        self._made = False
+        self._made = self._multiplied = False
+        self._no_onednn = why_no_onednn()
 
     @cached_property
     def _missing(self) -> str | None:
@@ -53,7 +63,22 @@ class Convolutions:
         """The fastest for this layer; arguments as for `Conv`."""
         if self._fits(weight.shape, dtype):
             return self._winograd(weight, bias, dilation=dilation, negative_slope=negative_slope)
-        return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
+        return self.plain(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
+
+    def plain(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        dtype: torch.dtype,
+        dilation: int = 1,
+        negative_slope: float | None = None,
+    ) -> Conv:
+        """One with all its multiplications; arguments as for `Conv`."""
+        if self._no_onednn is None:
+            return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
+        self._multiplied = True
+        return MatmulConv(weight, bias, dilation=dilation, negative_slope=negative_slope)
 
     def upsampling(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
         """A transposed convolution, as a plain one with `stride` rows of outputs for a row where that takes no longer.
@@ -71,9 +96,17 @@ class Convolutions:
         scheme = scheme_for(taps)
         size = scheme.points * scheme.blocks(taps) * shape[0] * inputs * dtype.itemsize
         if taps > 1 and (size > _UPSAMPLING_BYTES or not self._fits(shape, dtype)):
-            return TransposedConv(weight, bias, stride=stride, dtype=dtype)
+            return self.transposed(weight, bias, stride=stride, dtype=dtype)
         plain, biases = _as_plain(weight.detach(), bias, stride)
         return PlainUpsampling(self(plain, biases, dtype=dtype), stride, upsampling_padding(kernel, stride))
+
+    def transposed(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
+        """A transposed convolution as it is; arguments as for `TransposedConv`."""
+        if self._no_onednn is None:
+            return TransposedConv(weight, bias, stride=stride, dtype=dtype)
+        plain, biases = _as_plain(weight.detach(), bias, stride)
+        conv = self.plain(plain, biases, dtype=dtype)
+        return PlainUpsampling(conv, stride, upsampling_padding(weight.shape[2], stride))
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
@@ -83,7 +116,7 @@ class Convolutions:
 
     def _fits(self, shape: torch.Size, dtype: torch.dtype) -> bool:
         """Whether a convolution of a weight [C_out, C_in, kernel] is worth the transforms."""
-        if dtype != torch.float32:
+        if dtype != torch.float32 or (self._no_onednn and self._missing):
             return False
         outputs, inputs, kernel = shape
         narrow, multiple = min(outputs, inputs), self._kind.MULTIPLE
@@ -94,9 +127,10 @@ class Convolutions:
     @property
     def notes(self) -> tuple[str, ...]:
         """For `report()`."""
-        if not self._made or self._missing is None:
+        if not (self._made or self._multiplied) or self._missing is None:
             return ()
-        return (f"The transforms that save multiplications run in plain torch, which is slower: {self._missing}",)
+        what = "The transforms that save multiplications" if self._made else "All convolutions"
+        return (f"{what} run in plain torch, which is slower: {self._missing}",)
 
 
 class PlainUpsampling:

@@ -24,6 +24,7 @@ from distill_bigvgan.variants import VARIANTS
 from distill_core import errors
 from distill_core.adapted import AdaptedVocoder
 from distill_core.engines import channels_last, residual_stack, selection, streaming, winograd
+from distill_core.engines.channels_last import why_no_onednn
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS as HIFIGAN_CONFIGS
 from distill_hifigan._vendor.hifigan import HiFiGAN
@@ -35,9 +36,7 @@ from tests.engines import gpu_models, plain_convolutions
 
 FP32, BF16 = 1e-5, 1e-2
 
-pytestmark = pytest.mark.skipif(
-    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
-)
+pytestmark = pytest.mark.skipif(why_no_onednn() is not None, reason="oneDNN is not available in this torch")
 needs_bf16 = pytest.mark.skipif(
     selection.why_not_channels_last("bf16") is not None, reason="this processor has no instructions for bf16"
 )
@@ -539,15 +538,60 @@ def test_a_numba_that_fails_is_told_and_done_without(small: dict[str, Any], monk
     assert "TypeError: no such target" in str(fast.report())
 
 
-def test_without_onednn_eager_runs_and_says_why(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["numba", "no numba"])
+def no_onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Mac's CPU."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    fast = vocoder(small, precision="auto")
-    assert sound(fast, random_mel(80, 3)).shape == (1, 1, 768)
-    report = fast.report()
-    assert (report.engine, report.precision) == ("eager", "fp32")
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(winograd.compiled, "why_not", lambda prepare: "numba is not installed.")
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize("name", ["bigvgan_v2_44khz_128band_512x", *(name for name in CHANGES if name not in CONFIGS)])
+def test_every_structure_without_onednn(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(name)
+    mel = random_mel(config["num_mels"], 19, batch=2)
+    expected = sound(vocoder(config, engine="eager"), mel)
+    fast = vocoder(config, engine="channels-last")
+    assert relative(sound(fast, mel), expected) <= FP32
+    assert ("numba is not installed" in str(fast.report())) == (request.node.callspec.params["no_onednn"] == "no numba")
+    assert relative(streamed(flowing(fast, monkeypatch), mel.split(3, dim=-1)), expected) <= FP32
+
+
+@pytest.mark.usefixtures("no_onednn")
+@pytest.mark.parametrize("name", ["v1", "v2", "v3"])
+def test_hifigan_without_onednn(name: str) -> None:
+    config = {**HIFIGAN_CONFIGS[name], "upsample_initial_channel": 72}
+    module = HiFiGAN(config)
+    randomise(module)
+    state, variant = module.state_dict(), HIFIGAN_CARD.variants[0].with_config(config, own=True)
+    eager, fast = (
+        HiFiGANVocoder(HiFiGAN.from_state_dict(config, state), variant, engine=engine) for engine in ("eager", "auto")
+    )
+    mel, lengths = random_mel(80, 31, batch=3), [31, 1, 12]
+    expected = sound(eager, mel, lengths=lengths)
+    for chunk_frames in (1000, 7):  # the items joined to one signal, and each by itself
+        fast.chunk_frames = chunk_frames
+        assert relative(sound(fast, mel, lengths=lengths), expected) <= FP32
+    assert fast.report().engine == "channels-last"
+
+
+def test_without_onednn_bf16_runs_eagerly_and_says_why(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(selection, "bf16_instructions", lambda: "AMX")
+    report = vocoder(small, precision="auto").report()
+    assert (report.engine, report.precision) == ("channels-last", "fp32")
+    report = vocoder(small, precision="bf16").report()
+    assert (report.engine, report.precision) == ("eager", "bf16")
     assert "without oneDNN" in str(report)
     with pytest.raises(errors.EngineError, match="cannot run here.*without oneDNN"):
-        vocoder(small, engine="channels-last")
+        vocoder(small, precision="bf16", engine="channels-last")
 
 
 def test_an_engine_that_is_wrong_is_passed_over(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

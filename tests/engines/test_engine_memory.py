@@ -16,14 +16,12 @@ import torch
 from distill_bigvgan import bigvgan_vocoder
 from distill_bigvgan.plugin import distill_vocoders
 from distill_core import errors
-from distill_core.engines import selection
+from distill_core.engines.channels_last import why_no_onednn
 from distill_core.engines.workspace import Workspace
 from tests import checkpoints
 from tests.conformance.generator_checks import random_mel
 
-pytestmark = pytest.mark.skipif(
-    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
-)
+pytestmark = pytest.mark.skipif(why_no_onednn() is not None, reason="oneDNN is not available in this torch")
 CONFIG = checkpoints.bigvgan_config(32)
 
 

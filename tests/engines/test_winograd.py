@@ -15,16 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from distill_core.engines import channels_last, selection, winograd, winograd_schemes, winograd_torch
-from distill_core.engines.channels_last import Conv, Layout
+from distill_core.engines.channels_last import Conv, Layout, why_no_onednn
 from distill_core.engines.workspace import Workspace
 from distill_hifigan._vendor.hifigan import CONFIGS, HiFiGAN
 from distill_hifigan.hifigan_vocoder import HiFiGANVocoder
 from distill_hifigan.plugin import CARD
 from tests.conformance.generator_checks import random_mel, randomise
 
-pytestmark = pytest.mark.skipif(
-    selection.why_not_channels_last("fp32") is not None, reason="oneDNN is not available in this torch"
-)
+pytestmark = pytest.mark.skipif(why_no_onednn() is not None, reason="oneDNN is not available in this torch")
 
 
 KINDS = ["torch", "numba"]

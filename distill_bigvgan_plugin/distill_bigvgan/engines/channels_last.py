@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_core.engines import compiled, team, winograd
-from distill_core.engines.channels_last import Conv, TransposedConv, around
+from distill_core.engines.channels_last import Conv, around
 from distill_core.engines.residual_stack import Activation, ResidualStack, Stage, Step, accumulate
 from distill_core.engines.selection import Fast
 from distill_core.engines.streaming import StackFlow
@@ -130,17 +130,17 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
     stages = [
         Stage(
             dtype,
-            TransposedConv(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype),
+            convolutions.transposed(up[0].weight, up[0].bias, stride=up[0].stride[0], dtype=dtype),
             [block(module) for module in blocks[i * count : (i + 1) * count]],
         )
         for i, up in enumerate(ups)
     ]
     stack = ResidualStack(
-        pre=Conv(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
+        pre=convolutions.plain(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
         stages=stages,
         before_up=lambda x: x,
         before_post=snake(model.activation_post),
-        post=Conv(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        post=convolutions.plain(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
         accumulate=_accumulate if snake is FusedSnake else accumulate,
     )
