@@ -39,7 +39,7 @@ class Convolutions:
 
     def __init__(self) -> None:
         self._scratch = Workspace()
-        self._made = self._multiplied = False
+        self._made = False
         self._no_onednn = why_no_onednn()
 
     @cached_property
@@ -59,26 +59,14 @@ class Convolutions:
         dtype: torch.dtype,
         dilation: int = 1,
         negative_slope: float | None = None,
+        plain: bool = False,
     ) -> Conv:
-        """The fastest for this layer; arguments as for `Conv`."""
-        if self._fits(weight.shape, dtype):
+        """The fastest for this layer, or if `plain` one with all its multiplications; the rest as for `Conv`."""
+        if not plain and self._fits(weight.shape, dtype):
             return self._winograd(weight, bias, dilation=dilation, negative_slope=negative_slope)
-        return self.plain(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
-
-    def plain(
-        self,
-        weight: Tensor,
-        bias: Tensor | None,
-        *,
-        dtype: torch.dtype,
-        dilation: int = 1,
-        negative_slope: float | None = None,
-    ) -> Conv:
-        """One with all its multiplications; arguments as for `Conv`."""
-        if self._no_onednn is None:
-            return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
-        self._multiplied = True
-        return MatmulConv(weight, bias, dilation=dilation, negative_slope=negative_slope)
+        if self._no_onednn:
+            return MatmulConv(weight, bias, dilation=dilation, negative_slope=negative_slope)
+        return Conv(weight, bias, dtype=dtype, dilation=dilation, negative_slope=negative_slope)
 
     def upsampling(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
         """A transposed convolution, as a plain one with `stride` rows of outputs for a row where that takes no longer.
@@ -102,11 +90,11 @@ class Convolutions:
 
     def transposed(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
         """A transposed convolution as it is; arguments as for `TransposedConv`."""
-        if self._no_onednn is None:
-            return TransposedConv(weight, bias, stride=stride, dtype=dtype)
-        plain, biases = _as_plain(weight.detach(), bias, stride)
-        conv = self.plain(plain, biases, dtype=dtype)
-        return PlainUpsampling(conv, stride, upsampling_padding(weight.shape[2], stride))
+        if self._no_onednn:
+            plain, biases = _as_plain(weight.detach(), bias, stride)
+            conv = self(plain, biases, dtype=dtype, plain=True)
+            return PlainUpsampling(conv, stride, upsampling_padding(weight.shape[2], stride))
+        return TransposedConv(weight, bias, stride=stride, dtype=dtype)
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
@@ -127,7 +115,7 @@ class Convolutions:
     @property
     def notes(self) -> tuple[str, ...]:
         """For `report()`."""
-        if not (self._made or self._multiplied) or self._missing is None:
+        if not (self._made or self._no_onednn) or self._missing is None:
             return ()
         what = "The transforms that save multiplications" if self._made else "All convolutions"
         return (f"{what} run in plain torch, which is slower: {self._missing}",)

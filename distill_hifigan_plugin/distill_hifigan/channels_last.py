@@ -53,11 +53,11 @@ def build(model: HiFiGAN, dtype: torch.dtype) -> Fast:
         for i, up in enumerate(ups)
     ]
     stack = ResidualStack(
-        pre=convolutions.plain(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
+        pre=convolutions(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32, plain=True),
         stages=stages,
         before_up=lambda x: F.leaky_relu_(x, SLOPE),
         before_post=LeakyReLU(FINAL_SLOPE),
-        post=convolutions.plain(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        post=convolutions(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, plain=True),
         final=torch.tanh,
         pointwise=True,
     )

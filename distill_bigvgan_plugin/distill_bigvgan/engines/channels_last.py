@@ -136,11 +136,11 @@ def build(model: BigVGAN, dtype: torch.dtype) -> Fast:
         for i, up in enumerate(ups)
     ]
     stack = ResidualStack(
-        pre=convolutions.plain(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32),
+        pre=convolutions(model.conv_pre.weight, model.conv_pre.bias, dtype=torch.float32, plain=True),
         stages=stages,
         before_up=lambda x: x,
         before_post=snake(model.activation_post),
-        post=convolutions.plain(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32),
+        post=convolutions(model.conv_post.weight, model.conv_post.bias, dtype=torch.float32, plain=True),
         final=torch.tanh if config.use_tanh_at_final else lambda x: x.clamp(-1.0, 1.0),
         accumulate=_accumulate if snake is FusedSnake else accumulate,
     )
