@@ -647,7 +647,8 @@ def test_asked_for_by_name_it_runs_or_there_is_an_error_each_time(
         with pytest.raises(errors.EngineError, match="cannot run here: its trial was off by"):
             fast.report()
     monkeypatch.undo()
-    late = vocoder(small, engine="channels-last")
+    monkeypatch.setattr(selection, "bf16_instructions", lambda: "AMX")
+    late = vocoder(small, engine="channels-last", precision="bf16")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(errors.EngineError, match="without oneDNN"):
         sound(late, random_mel(80, 3))
