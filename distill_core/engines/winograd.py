@@ -85,16 +85,22 @@ class Convolutions:
         size = scheme.points * scheme.blocks(taps) * shape[0] * inputs * dtype.itemsize
         if taps > 1 and (size > _UPSAMPLING_BYTES or not self._fits(shape, dtype)):
             return self.transposed(weight, bias, stride=stride, dtype=dtype)
-        plain, biases = _as_plain(weight.detach(), bias, stride)
-        return PlainUpsampling(self(plain, biases, dtype=dtype), stride, upsampling_padding(kernel, stride))
+        return self._by_rows(weight, bias, stride, dtype)
 
     def transposed(self, weight: Tensor, bias: Tensor | None, *, stride: int, dtype: torch.dtype) -> Upsampling:
         """A transposed convolution as it is; arguments as for `TransposedConv`."""
         if self._no_onednn:
-            plain, biases = _as_plain(weight.detach(), bias, stride)
-            conv = self(plain, biases, dtype=dtype, plain=True)
-            return PlainUpsampling(conv, stride, upsampling_padding(weight.shape[2], stride))
+            return self._by_rows(weight, bias, stride, dtype, plain=True)
         return TransposedConv(weight, bias, stride=stride, dtype=dtype)
+
+    def _by_rows(
+        self, weight: Tensor, bias: Tensor | None, stride: int, dtype: torch.dtype, *, plain: bool = False
+    ) -> PlainUpsampling:
+        """A transposed convolution as one to `stride` rows of outputs for a row; `plain` as for that."""
+        wide, biases = _as_plain(weight.detach(), bias, stride)
+        return PlainUpsampling(
+            self(wide, biases, dtype=dtype, plain=plain), stride, upsampling_padding(weight.shape[2], stride)
+        )
 
     def _winograd(
         self, weight: Tensor, bias: Tensor | None, *, dilation: int = 1, negative_slope: float | None = None
@@ -104,7 +110,7 @@ class Convolutions:
 
     def _fits(self, shape: torch.Size, dtype: torch.dtype) -> bool:
         """Whether a convolution of a weight [C_out, C_in, kernel] is worth the transforms."""
-        if dtype != torch.float32 or (self._no_onednn and self._missing):
+        if dtype != torch.float32 or (self._no_onednn and self._missing):  # torch's transforms need oneDNN between them
             return False
         outputs, inputs, kernel = shape
         narrow, multiple = min(outputs, inputs), self._kind.MULTIPLE

@@ -52,8 +52,6 @@ def test_chunks_gives_a_time_for_every_size_with_its_halo_and_without(
 def test_streams_has_a_time_for_every_size_and_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if missing := selection.why_not_channels_last("fp32"):
-        pytest.skip(missing)
     computed: list[int] = []
     compute = VocoderBase._compute
 
